@@ -1,0 +1,1 @@
+"""What the terminal sees of the world: readers and the lines they hang on."""

@@ -1,0 +1,1 @@
+"""Envelopes, key blocks, signatures, and the keys at rest."""
