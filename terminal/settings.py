@@ -1,0 +1,149 @@
+"""What a person may set, as one validated document: ``settings.toml`` in the terminal's home.
+
+Durations are in seconds, sizes in bytes. An unknown name, a wrong type or a value out of range is a
+SettingsError that names the setting.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from terminal import __version__
+from terminal.errors import SettingsError
+
+FILE_NAME = "settings.toml"
+
+
+class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the host is reached, and what our assumptions about it are."""
+
+    url: str = "https://api.viopay.io"
+    ca_file: str | None = None
+    """A PEM file of certificate authorities to trust in place of the system's."""
+    pins: tuple[str, ...] = ()
+    """Base64 SHA-256 of the SubjectPublicKeyInfo of acceptable server certificates (RFC 7469); empty: any."""
+    client_version: str = __version__
+    """The version in our User-Agent, which the host holds against its ``min_supported_version``."""
+    model: str = "Tillwright"
+    connect_timeout: float = 5.0
+    read_timeout: float = 15.0
+    call_timeout: float = 40.0
+    """Seconds for one call with all its retries."""
+    attempts: int = 4
+    """How often a call is tried where a repeat is safe."""
+    signature_scheme: Literal["prefixed", "body"] = "prefixed"
+    offers_lookup: bool = True
+    """Whether the host answers ``GET /pos/charge``."""
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the host is on this very machine: a simulator."""
+        return is_loopback(self.url)
+
+
+class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Tolerances for a host's key blocks and KCVs; each is off unless named."""
+
+    tolerate: tuple[str, ...] = ()
+    """Names of ``keyblock.Tolerance`` and ``policy.Tolerated`` members, lower case."""
+
+
+class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a laboratory may do that a shop may not."""
+
+    clear_card_data_on_live_host: bool = False
+    """Let clear card data, typed PINs and a software TPK through to a host that is not on loopback: then
+    only published test PANs are accepted."""
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything, with the defaults that suit most terminals."""
+
+    host: HostSettings = HostSettings()
+    keys: KeySettings = KeySettings()
+    lab: LabSettings = LabSettings()
+    reader: str | None = None
+    """The reader's URL, as ``magstripe:///dev/ttyUSB0?baud=9600``."""
+    card_timeout: float = 60.0
+    """How long a charge waits for a card."""
+    pairing_poll: float = 4.0
+    """Between two polls of the pairing status: the host asks for 3 to 5 seconds."""
+    pending_poll: float = 2.0
+    pending_wait: float = 15.0
+    """How long a charge that the host calls pending is watched before its caller gets a handle."""
+    answer_skew: float = 300.0
+    """How far the time of an answer may lie from ours before it does not fit the question."""
+    max_amounts: dict[str, int] = {}
+    """Minor units by currency above which a charge is refused before it starts."""
+    parameters_limit: int = 64 * 1024 * 1024
+    """Inflated terminal parameters above this are refused."""
+
+    def __post_init__(self) -> None:
+        check_url(self.host.url)
+        for name, value, low, high in (
+            ("host.connect_timeout", self.host.connect_timeout, 0.1, 120),
+            ("host.read_timeout", self.host.read_timeout, 0.1, 300),
+            ("host.call_timeout", self.host.call_timeout, 0.1, 600),
+            ("host.attempts", self.host.attempts, 1, 20),
+            ("pairing_poll", self.pairing_poll, 3, 5),
+            ("pending_poll", self.pending_poll, 0.5, 60),
+            ("pending_wait", self.pending_wait, 0, 600),
+            ("card_timeout", self.card_timeout, 1, 3600),
+            ("answer_skew", self.answer_skew, 1, 86_400),
+            ("parameters_limit", self.parameters_limit, 1024, 1024**3),
+        ):
+            if not low <= value <= high:
+                raise SettingsError(f"{name}: {value} is not between {low} and {high}")
+
+
+def is_loopback(url: str) -> bool:
+    """Whether the URL's host is 127.0.0.0/8, ::1 or the name localhost."""
+    name = urlsplit(url).hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def check_url(url: str) -> None:
+    """Raise SettingsError unless the URL is https, or plain http to this machine."""
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        named = False
+        parts = urlsplit("")
+    if not named or parts.scheme not in ("http", "https") or parts.username or parts.query or parts.fragment:
+        raise SettingsError(f"host.url: {url!r} is not an http or https URL of a host")
+    if parts.scheme == "http" and not is_loopback(url):
+        raise SettingsError(
+            f"host.url: {url!r} is plain http, which is for a simulator on this machine only",
+            advice="Write https://.",
+        )
+
+
+def parse(text: bytes | str, source: str = FILE_NAME) -> Settings:
+    """The settings in a TOML document; raises SettingsError naming the setting."""
+    try:
+        return msgspec.toml.decode(text, type=Settings)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise SettingsError(f"{source}: {error}") from None
+
+
+def load(home: Path) -> Settings:
+    """The settings of a terminal's home; the defaults where it has no file."""
+    path = home / FILE_NAME
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from None
+    return parse(text, str(path))
