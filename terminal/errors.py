@@ -24,6 +24,7 @@ No message ever holds a key, a PAN, a passphrase, a token or a decrypted byte.
      |   +- HostAnswerInvalid  an answer came and a field of it is wrong
      +- LiveGuardError         clear card data, a typed PIN or a software TPK against a live host
      +- NotReady               the terminal is not at the level that the call needs
+     +- VersionTooOld          the host wants a newer version of this program
      +- PaymentRefused         the terminal itself will not do that to that payment
 """
 
@@ -153,6 +154,10 @@ class NotReady(TillError):
     """Example: ``the terminal is not activated (it is at level 'claimed')``."""
 
     advice = "Run `till activate`."
+
+
+class VersionTooOld(TillError):
+    """Example: ``the host wants version 0.2.0 or newer, and this is 0.1.0``."""
 
 
 class PaymentRefused(TillError):

@@ -1,0 +1,289 @@
+"""The climb from level to level, and the record of where the terminal stands.
+
+The record lies in the vault. It is written together with what a step brought (keys, configuration,
+parameters), in one atomic write, so that a power cut finds either both or neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from terminal import config, guard
+from terminal.activation import ACTIVATION, CALLS_LEFT, WAYS_BACK, Level, Step
+from terminal.clock import HostClock
+from terminal.crypto.keystore import Keystore
+from terminal.crypto.vault import Draft, Vault
+from terminal.errors import HostAnswerInvalid, HostRefused, VersionTooOld
+from terminal.events import (
+    ClockMoved,
+    Downloading,
+    Event,
+    LevelLost,
+    LevelReached,
+    PairingCodeShown,
+    PairingPolled,
+)
+from terminal.settings import Settings
+
+if TYPE_CHECKING:
+    from terminal.hosts.viopay import ViopayClient
+
+RECORD = "activation"
+CONFIG = "config"
+PARAMETERS = "parameters"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """Where the terminal stands, as the vault keeps it. Moments are by the host's clock."""
+
+    level: Level = Level.UNPROVISIONED
+    pairing_code: str = ""
+    pairing_expires_at: datetime | None = None
+    token: str = ""
+    token_expires_at: datetime | None = None
+    clock_offset: float = 0.0
+    """Seconds to add to the device's clock to have the host's."""
+
+    def __repr__(self) -> str:
+        return f"Record(level={self.level.value!r})"
+
+
+def provisioned_record() -> bytes:
+    """The record of a terminal that has just been given its identity."""
+    return msgspec.json.encode(Record(ACTIVATION.step(Level.UNPROVISIONED, Step.PROVISIONED)))
+
+
+class Climb:
+    """Climbs from wherever the vault says the terminal stands, and renews keys of one that is activated."""
+
+    def __init__(
+        self,
+        client: ViopayClient,
+        keystore: Keystore,
+        vault: Vault,
+        clock: HostClock,
+        settings: Settings,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._client, self._keystore, self._vault = client, keystore, vault
+        self._clock, self._settings, self._emit = clock, settings, emit
+        self._record = msgspec.json.decode(vault.get(RECORD) or b"{}", type=Record)
+        self._found = self._record.level
+        clock.offset = timedelta(seconds=self._record.clock_offset)
+
+    @property
+    def level(self) -> Level:
+        """Where the terminal stands, on disk."""
+        return self._record.level
+
+    async def climb(self) -> None:
+        """Go on to ``activated``, one level at a time; each way back is taken once, then its refusal is raised.
+
+        Raises what the host client, the keystore and the vault raise; the level that was reached stays.
+        """
+        taken: set[Step] = set()
+        if self.level in CALLS_LEFT and self._keys_expired():
+            self._move(Step.KEYS_EXPIRED)
+        while self.level is not Level.ACTIVATED:
+            try:
+                await self._steps[self.level](self)
+            except HostRefused as refusal:
+                await self._go_back(refusal, taken)
+
+    async def renew_keys(self) -> None:
+        """Take a new key set for a terminal that is activated; the level stays."""
+        taken: set[Step] = set()
+        while True:
+            try:
+                return await self._fetch_keys()
+            except HostRefused as refusal:
+                await self._go_back(refusal, taken)
+
+    async def follow_clock(self) -> None:
+        """Ask the host for its time (``pos/bootstrap``) and date signatures by it from now on."""
+        await self._bootstrap()
+
+    # -- the steps ------------------------------------------------------------------------------------------
+
+    async def _bootstrap(self) -> None:
+        heard = await self._client.bootstrap()
+        moved = self._clock.follow(heard.server_time).total_seconds()
+        if abs(moved) >= 1:
+            self._emit(ClockMoved(at=self._clock.now(), seconds=round(moved, 3)))
+        ours = self._settings.host.client_version
+        if _version(ours) < _version(heard.min_supported_version):
+            self._move(Step.VERSION_TOO_OLD)
+            raise VersionTooOld(
+                f"the host wants version {heard.min_supported_version} or newer, and this is {ours}",
+                advice="Upgrade this program (pip install --upgrade tillwright).",
+            )
+        self._move(Step.BOOTSTRAPPED, clock_offset=self._clock.offset.total_seconds())
+
+    async def _pair(self) -> None:
+        if (await self._client.status()).is_claimed:
+            return self._move(Step.CLAIMED)
+        issued = await self._client.pairing_code()
+        expires_at = self._clock.now() + timedelta(seconds=issued.expires_in_sec)
+        self._move(Step.CODE_ISSUED, pairing_code=issued.pairing_code, pairing_expires_at=expires_at)
+        self._show_code(resumed=False)
+        return None
+
+    async def _poll(self) -> None:
+        if self._found is Level.PAIRING:
+            self._found = Level.UNPROVISIONED
+            if self._seconds_left() > 0:
+                self._show_code(resumed=True)
+        else:
+            await asyncio.sleep(self._settings.pairing_poll)
+        status = await self._client.status()
+        if status.is_claimed:
+            self._move(Step.CLAIMED, pairing_code="", pairing_expires_at=None)
+        elif status.pairing_code_status in ("expired", "none"):
+            self._move(Step.CODE_EXPIRED, pairing_code="", pairing_expires_at=None)
+        else:
+            self._emit(PairingPolled(at=self._clock.now(), seconds_left=max(0, int(self._seconds_left()))))
+
+    async def _attest(self) -> None:
+        answer = await self._client.attest()
+        expires_at = self._clock.now() + timedelta(seconds=answer.expires_in_sec)
+        self._move(Step.ATTESTED, token=answer.attestation_token, token_expires_at=expires_at)
+
+    async def _fetch_keys(self) -> None:
+        token = await self._lasting_token()
+        if token is None:
+            return
+        answer = await self._client.keys(token)
+        keep_tpk = guard.software_tpk_allowed(self._settings)
+
+        def install(draft: Draft) -> None:
+            self._keystore.install(draft, answer, self._clock.now(), keep_tpk=keep_tpk)
+
+        self._move(Step.KEYS_INSTALLED, install)
+
+    async def _fetch_config(self) -> None:
+        if token := await self._lasting_token():
+            plaintext = self._keystore.open(await self._client.config(token), limit=self._settings.parameters_limit)
+            ids = config.parse_config(plaintext).terminal
+            facts = self._vault.facts
+            if (ids.terminal_id, ids.device_id) != (facts["terminal_id"], facts["device_id"]):
+                raise HostAnswerInvalid("pos/config", "terminal", "it is of another terminal than this one")
+            self._move(Step.CONFIG_INSTALLED, _keep(CONFIG, plaintext))
+
+    async def _fetch_parameters(self) -> None:
+        if token := await self._lasting_token():
+            body = await self._client.parameters(token, progress=self._downloading)
+            plaintext = self._keystore.open(body, limit=self._settings.parameters_limit)
+            config.parse_parameters(plaintext)
+            self._move(Step.PARAMETERS_INSTALLED, _keep(PARAMETERS, plaintext))
+
+    async def _activate(self) -> None:
+        if self._found is Level.PARAMETERISED:
+            # A power cut may have hidden the answer: the host knows whether the level already holds.
+            self._found = Level.UNPROVISIONED
+            if (await self._client.status()).device_status == "activated":
+                return self._move(Step.ACTIVATED, token="", token_expires_at=None)
+        if token := await self._lasting_token():
+            await self._client.activate(token, emv_ready=True, keys_installed=True, network_ok=True)
+            self._move(Step.ACTIVATED, token="", token_expires_at=None)
+        return None
+
+    _steps: Mapping[Level, Callable[[Climb], Awaitable[None]]] = {
+        Level.PROVISIONED: _bootstrap,
+        Level.BOOTSTRAPPED: _pair,
+        Level.PAIRING: _poll,
+        Level.CLAIMED: _attest,
+        Level.ATTESTED: _fetch_keys,
+        Level.KEYED: _fetch_config,
+        Level.CONFIGURED: _fetch_parameters,
+        Level.PARAMETERISED: _activate,
+    }
+
+    # -- below ----------------------------------------------------------------------------------------------
+
+    def _move(self, step: Step, change: Callable[[Draft], None] | None = None, **fields: Any) -> None:
+        """Take a step and what it brought to disk in one write, then tell."""
+        before = self.level
+        record = msgspec.structs.replace(self._record, level=ACTIVATION.step(before, step), **fields)
+        with self._vault.change() as draft:
+            if change is not None:
+                change(draft)
+            draft.records[RECORD] = msgspec.json.encode(record)
+            draft.facts["level"] = record.level.value
+        self._record = record
+        if step in WAYS_BACK.values() or step is Step.CODE_EXPIRED:
+            self._emit(LevelLost(at=self._clock.now(), level=record.level.value, reason=step.value))
+        elif record.level is not before:
+            self._emit(LevelReached(at=self._clock.now(), level=record.level.value))
+
+    async def _go_back(self, refusal: HostRefused, taken: set[Step]) -> None:
+        step = WAYS_BACK.get((refusal.status, refusal.code))
+        if (
+            step is None
+            or step in taken
+            or (step not in ACTIVATION.table[self.level] and step is not Step.TOKEN_EXPIRED)
+        ):
+            raise refusal
+        taken.add(step)
+        if step is not Step.TOKEN_EXPIRED:
+            self._move(step)
+        elif step in ACTIVATION.table[self.level]:
+            self._drop_token()
+        else:
+            # An attestation was refused: its date may be to blame.
+            await self._bootstrap()
+        if step is Step.VERSION_TOO_OLD:
+            raise refusal
+
+    async def _lasting_token(self) -> str | None:
+        """A token that lasts to the end; None where taking a new one is a step of its own."""
+        wanted = timedelta(seconds=CALLS_LEFT[self.level] * self._settings.host.read_timeout)
+        expires_at = self._record.token_expires_at
+        if not self._record.token or expires_at is None or expires_at - self._clock.now() < wanted:
+            self._drop_token()
+            if self.level is Level.CLAIMED:
+                return None
+            await self._attest()
+        return self._record.token
+
+    def _drop_token(self) -> None:
+        self._move(Step.TOKEN_EXPIRED, token="", token_expires_at=None)
+
+    def _keys_expired(self) -> bool:
+        expires_at = self._keystore.key_set_expires_at
+        return self.level is not Level.ATTESTED and expires_at is not None and expires_at <= self._clock.now()
+
+    def _seconds_left(self) -> float:
+        expires_at = self._record.pairing_expires_at
+        return (expires_at - self._clock.now()).total_seconds() if expires_at else 0.0
+
+    def _show_code(self, *, resumed: bool) -> None:
+        expires_at = self._record.pairing_expires_at
+        if expires_at is not None:
+            self._emit(
+                PairingCodeShown(
+                    at=self._clock.now(),
+                    pairing_code=self._record.pairing_code,
+                    expires_at=expires_at,
+                    resumed=resumed,
+                )
+            )
+
+    def _downloading(self, received: int, total: int | None) -> None:
+        self._emit(Downloading(at=self._clock.now(), what="terminal parameters", received=received, total=total))
+
+
+def _keep(name: str, plaintext: bytes) -> Callable[[Draft], None]:
+    def change(draft: Draft) -> None:
+        draft.records[name] = plaintext
+
+    return change
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """``0.10.2`` as (0, 10, 2); what is not a number counts as zero."""
+    return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in text.split("."))

@@ -1,0 +1,66 @@
+"""The live guard: what a terminal without certified hardware may not do against a host that is not a simulator.
+
+Clear card data from a reader, a PIN typed on a keyboard and a PIN key in software are for simulators and
+laboratories. PCI PIN and PCI DSS allow none of them in a shop.
+"""
+
+from __future__ import annotations
+
+from terminal.errors import LiveGuardError
+from terminal.settings import Settings
+
+LAB_SETTING = "lab.clear_card_data_on_live_host"
+
+TEST_PANS = frozenset(
+    {
+        # Published by the networks and processors for testing; no account stands behind them.
+        "4111111111111111",  # Visa
+        "4012888888881881",
+        "4242424242424242",
+        "4761739001010119",  # Visa, EMV test cards
+        "4761739001010010",
+        "5555555555554444",  # Mastercard
+        "5105105105105100",
+        "5413330089010012",  # Mastercard, M/Chip test cards
+        "5413330089600010",
+        "2223003122003222",
+        "378282246310005",  # American Express
+        "371449635398431",
+        "6011111111111117",  # Discover
+        "6011000990139424",
+        "3530111333300000",  # JCB
+        "3566002020360505",
+        "30569309025904",  # Diners Club
+        "38520000023237",
+    }
+)
+
+
+def check_card(settings: Settings, pan: str) -> None:
+    """Raise LiveGuardError where card data came in the clear and may not be used with this host."""
+    _check(settings, "card data in the clear", pan)
+
+
+def check_pin(settings: Settings, pan: str) -> None:
+    """Raise LiveGuardError where a PIN was typed on a keyboard and may not be used with this host."""
+    _check(settings, "a PIN typed on a keyboard", pan)
+
+
+def software_tpk_allowed(settings: Settings) -> bool:
+    """Whether a PIN key may be kept in software: against a simulator, or in a laboratory that says so."""
+    return settings.host.loopback or settings.lab.clear_card_data_on_live_host
+
+
+def _check(settings: Settings, what: str, pan: str) -> None:
+    if settings.host.loopback:
+        return
+    if not settings.lab.clear_card_data_on_live_host:
+        raise LiveGuardError(
+            f"{what} may not be used with {settings.host.url}",
+            advice=f"Use a reader that encrypts; in a laboratory, with test cards, set {LAB_SETTING}.",
+        )
+    if pan not in TEST_PANS:
+        raise LiveGuardError(
+            f"{what} may be used with {settings.host.url} for published test cards only, and this is none",
+            advice="Use one of the networks' published test numbers.",
+        )
