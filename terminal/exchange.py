@@ -95,9 +95,7 @@ class Exchange:
         if request is None:
             raise HostSilent(f"the sealed request of payment {payment.id} is gone")
         if payment.kind is Kind.REFUND:
-            refund = await self._client.refund(
-                payment.charge_id, request.body, payment.id, request.key_set_id
-            )
+            refund = await self._client.refund(payment.charge_id, request.body, payment.id, request.key_set_id)
             return refund.as_answer()
         return (await self._client.charge(request.body, payment.id, request.key_set_id)).as_answer()
 
@@ -166,5 +164,3 @@ def _facts(payment: Payment, answer: Answer) -> dict[str, Any]:
     if answer.happened is Happened.APPROVED:
         facts["approved"] = answer.amount or payment.amount
     return facts
-
-

@@ -7,6 +7,7 @@ SettingsError that names the setting.
 from __future__ import annotations
 
 import ipaddress
+import tomllib
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -67,6 +68,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     host: HostSettings = HostSettings()
     keys: KeySettings = KeySettings()
     lab: LabSettings = LabSettings()
+    home: str = ""
+    """The folder that the settings came from; a file does not set it."""
+    credentials_file: str | None = None
+    """A file of at least 32 random bytes that opens the vault of an unattended terminal."""
     reader: str | None = None
     """The reader's URL, as ``magstripe:///dev/ttyUSB0?baud=9600``."""
     card_timeout: float = 60.0
@@ -143,7 +148,23 @@ def load(home: Path) -> Settings:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        return Settings()
+        text = b""
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    return parse(text, str(path))
+    return msgspec.structs.replace(parse(text, str(path)), home=str(home))
+
+
+def save(home: Path, url: str, credentials_file: str | None) -> None:
+    """Write the host's URL (and the credentials file) into the settings, and leave the rest as it is."""
+    import tomli_w
+
+    path = home / FILE_NAME
+    document = tomllib.loads(path.read_text()) if path.exists() else {}
+    document.setdefault("host", {})["url"] = url
+    if credentials_file:
+        document["credentials_file"] = credentials_file
+    text = tomli_w.dumps(document)
+    parse(text, str(path))
+    fresh = path.with_suffix(".new")
+    fresh.write_text(text)
+    fresh.replace(path)

@@ -1,0 +1,176 @@
+"""A terminal's home: the folder that holds all its state, how it is made, and what opens it.
+
+settings.toml   what a person may set
+vault           identity, keys, activation, configuration: sealed
+journal.db      every payment
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from terminal import settings as settings_file
+from terminal.climb import RECORD, provisioned_record
+from terminal.clock import Random
+from terminal.crypto.ceremony import Component, combine_components
+from terminal.crypto.keystore import Keystore
+from terminal.crypto.vault import CredentialFile, Passphrase, Secret, Vault
+from terminal.errors import JournalError, KeystoreError, SettingsError
+from terminal.journal import Journal
+from terminal.journal_file import FILE_NAME as JOURNAL_FILE
+from terminal.settings import Settings
+
+VAULT_FILE = "vault"
+CREDENTIAL_NAME = "tillwright"
+"""The systemd credential that opens the vault of an unattended terminal."""
+JOURNAL_ID = "journal_id"
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """The device's identity with the host; ``secret`` is base64."""
+
+    key_id: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"Identity(key_id={self.key_id!r})"
+
+
+class ClearZmk(msgspec.Struct, frozen=True):
+    """A zone master key in the clear: from a simulator only."""
+
+    key: str
+    kcv: str
+
+    def __repr__(self) -> str:
+        return f"ClearZmk(kcv={self.kcv!r})"
+
+
+class DeviceDocument(msgspec.Struct, frozen=True):
+    """What the host's operator hands over for one device. Fields that are not the terminal's are ignored."""
+
+    device_id: str
+    terminal_id: str
+    identity: Identity
+    zmk: ClearZmk | None = None
+
+
+def parse_document(text: bytes) -> DeviceDocument:
+    """The device document; raises SettingsError naming the field, never its value."""
+    try:
+        return msgspec.json.decode(text, type=DeviceDocument)
+    except msgspec.ValidationError as error:
+        problem, _, field = str(error).partition(" - at ")
+        raise SettingsError(f"the device document: {problem} {field}".rstrip()) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise SettingsError("the device document is not JSON") from None
+
+
+def find_secret(settings: Settings, environ: Mapping[str, str]) -> Secret | None:
+    """What opens the vault, where it can be had without asking: None means ask for a passphrase.
+
+    In this order: the setting ``credentials_file``, a systemd credential named ``tillwright``, and
+    ``TILL_PASSPHRASE`` (for laptops and tests: other processes of the same user can read an environment).
+    """
+    if settings.credentials_file:
+        return CredentialFile(Path(settings.credentials_file))
+    if folder := environ.get("CREDENTIALS_DIRECTORY"):
+        path = Path(folder) / CREDENTIAL_NAME
+        if path.exists():
+            return CredentialFile(path)
+    if passphrase := environ.get("TILL_PASSPHRASE"):
+        return Passphrase(passphrase)
+    return None
+
+
+def provision(
+    home: Path,
+    document: DeviceDocument,
+    url: str,
+    secret: Secret,
+    *,
+    random: Random,
+    components: tuple[Component, ...] = (),
+    zmk_kcv: str = "",
+    credentials_file: Path | None = None,
+) -> None:
+    """Give a terminal its identity and its ZMK. The vault comes last: with it the terminal is provisioned.
+
+    The ZMK comes as two or three components and the KCV of the whole; a clear one in the document is accepted
+    from a simulator on loopback only. Raises SettingsError, KeystoreError or CryptoError; a call that raised
+    can be made again.
+    """
+    settings_file.check_url(url)
+    if (home / VAULT_FILE).exists():
+        raise KeystoreError(
+            f"{home} holds a terminal already", advice="Take another --home, or move this one away."
+        )
+    zmk, kcv = _zmk(document, url, components, zmk_kcv)
+    try:
+        identity_secret = base64.b64decode(document.identity.secret, validate=True)
+    except binascii.Error:
+        raise SettingsError("the device document: identity.secret is not base64") from None
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings_file.save(home, url, str(credentials_file) if credentials_file else None)
+    except OSError as error:
+        raise SettingsError(f"{home} cannot be written: {error.strerror}") from None
+    journal_id = random(16).hex()
+    _new_journal(home / JOURNAL_FILE, journal_id)
+    facts = {JOURNAL_ID: journal_id, "level": "provisioned"}
+    with Vault.create(home / VAULT_FILE, secret, random=random, facts=facts) as vault, vault.change() as draft:
+        Keystore(vault, random).provision(
+            draft,
+            device_id=document.device_id,
+            terminal_id=document.terminal_id,
+            identity_key_id=document.identity.key_id,
+            identity_secret=identity_secret,
+            zmk=zmk,
+            zmk_kcv=kcv,
+        )
+        draft.records[RECORD] = provisioned_record()
+
+
+def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], zmk_kcv: str) -> tuple[bytes, str]:
+    if components:
+        return combine_components(components, zmk_kcv), zmk_kcv
+    if document.zmk is None:
+        raise SettingsError(
+            "the device document holds no ZMK", advice="Enter its components: till provision --zmk-components 2."
+        )
+    if not settings_file.is_loopback(url):
+        raise SettingsError(
+            f"a clear ZMK is for a simulator on this machine only, and the host is {url}",
+            advice="Enter the ZMK as components: till provision --zmk-components 2.",
+        )
+    try:
+        return bytes.fromhex(document.zmk.key), document.zmk.kcv
+    except ValueError:
+        raise SettingsError("the device document: zmk.key is not hex") from None
+
+
+def _new_journal(path: Path, journal_id: str) -> None:
+    """An empty journal, in place of the empty one of a provisioning that was cut short."""
+    if path.exists():
+        left = Journal.open(path)
+        used = bool(left.payments())
+        left.close()
+        if used:
+            raise JournalError(
+                f"{path} holds payments and the vault beside it is gone",
+                advice="Restore the vault, or take another --home.",
+            )
+        for name in (path.name, path.name + "-wal", path.name + "-shm"):
+            path.with_name(name).unlink(missing_ok=True)
+    Journal.create(path, journal_id).close()
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
