@@ -118,7 +118,8 @@ class HostSilent(HostError):
 class HostRefused(HostError):
     """The host answered with an error body: ``{"error": {code, message, details, trace_id}}``.
 
-    ``retry_after`` is in seconds where the host gave one, else None.
+    ``retry_after`` is in seconds where the host gave one, else None. ``in_doubt`` says that the host may have
+    acted all the same: it answered with a status of 500 or above, or an earlier attempt may have got through.
     """
 
     def __init__(
@@ -130,12 +131,14 @@ class HostRefused(HostError):
         *,
         trace_id: str = "",
         retry_after: float | None = None,
+        in_doubt: bool = False,
         advice: str = "",
     ) -> None:
         trace = f" (trace {trace_id})" if trace_id else ""
         super().__init__(f"{call}: the host refused with {status} {code!r}: {message}{trace}", advice=advice)
         self.call, self.status, self.code = call, status, code
         self.host_message, self.trace_id, self.retry_after = message, trace_id, retry_after
+        self.in_doubt = in_doubt
 
 
 class HostAnswerInvalid(HostError):
