@@ -1,0 +1,347 @@
+"""Bytes over a URL: the line to a reader, whatever it is made of.
+
+    /dev/ttyUSB0?baud=9600&bits=8&parity=none&stop=1&flow=none     a serial device, or a pty
+    socket://10.0.0.7:4001                                         a TCP socket: serial servers, emulators
+    rfc2217://10.0.0.7:2217?baud=9600                              a serial port behind a telnet server (RFC 2217)
+
+The line's settings may be left out: 9600 8N1 without flow control. There are no deadlines here: a caller sets
+one around any call with ``asyncio.timeout``, and whatever is cancelled takes no byte with it.
+
+Nothing is read ahead. Bytes wait where the system keeps them: 4 KiB for a serial device (the kernel drops
+what comes on top), the receive window for a socket (the sender is held). Only rfc2217, which pyserial reads
+in a thread, needs room of its own: `RECEIVE_LIMIT` bytes, beyond which the oldest go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import os
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import SplitResult, parse_qsl, urlsplit
+
+import serial
+
+from hw.errors import BadAddress, LineError, LineGone
+
+RECEIVE_LIMIT: Final = 65536
+"""Bytes that an rfc2217 link holds for its reader; the oldest are dropped beyond."""
+
+CHUNK: Final = 4096
+"""Bytes that one read gives at most: what Linux keeps for a serial device."""
+
+
+class Link(ABC):
+    """A line that is open. One coroutine at a time may read, one may write.
+
+    ``name`` is what errors call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """What has come, as soon as it is at least a byte; raises LineGone when the other end is gone.
+
+        Each call gives the event loop a turn, so that a flood cannot hold off a deadline.
+        """
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """What has come already, without waiting; empty when that is nothing, also when the line is gone."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Drop what has come and was not read."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Send all of it; raises LineGone. When cancelled, a part may have left."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the line; a read or write under way ends with LineGone. Closing twice is once."""
+
+    def _gone(self, why: str = "") -> LineGone:
+        return LineGone(f"{self.name}: the device is gone{why and f' ({why})'}")
+
+    def _closed(self) -> LineGone:
+        return LineGone(f"{self.name}: the line is closed", advice="Open the reader again.")
+
+
+class DescriptorLink(Link):
+    """A link over a non-blocking file descriptor: a serial device, a pty, a socket.
+
+    ``release`` closes the descriptor, ``flush`` drops what the system holds unread, if it can.
+    """
+
+    def __init__(
+        self, descriptor: int, name: str, release: Callable[[], None], flush: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(name)
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._release = release
+        self._flush = flush
+        self._waits: dict[str, asyncio.Future[None]] = {}
+        self._open = True
+
+    async def read(self) -> bytes:
+        """See Link."""
+        await asyncio.sleep(0)
+        while True:
+            if not self._open:
+                raise self._closed()
+            try:
+                data = os.read(self._descriptor, CHUNK)
+            except BlockingIOError:
+                await self._until("readable")
+                continue
+            except OSError as error:  # EIO is what a serial device says that was pulled out
+                raise self._gone(os.strerror(error.errno or errno.EIO)) from None
+            if not data:
+                raise self._gone()
+            return data
+
+    def take(self) -> bytes:
+        """See Link."""
+        try:
+            return os.read(self._descriptor, CHUNK) if self._open else b""
+        except OSError:
+            return b""
+
+    def discard(self) -> None:
+        """See Link."""
+        if not self._open:
+            return
+        if self._flush is not None:
+            self._flush()
+            return
+        for _ in range(RECEIVE_LIMIT // CHUNK):  # a peer that sends without end does not keep us here
+            if not self.take():
+                break
+
+    async def write(self, data: bytes) -> None:
+        """See Link."""
+        left = memoryview(data)
+        while left:
+            if not self._open:
+                raise self._closed()
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                await self._until("writable")
+            except OSError as error:
+                raise self._gone(os.strerror(error.errno or errno.EIO)) from None
+
+    async def close(self) -> None:
+        """See Link."""
+        if self._open:
+            self._open = False
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._descriptor)
+            loop.remove_writer(self._descriptor)
+            for wait in self._waits.values():
+                _wake(wait)
+            self._release()
+
+    async def _until(self, ready: str) -> None:
+        if ready in self._waits:
+            raise RuntimeError(f"{self.name}: two coroutines wait for the line to be {ready}")
+        loop = asyncio.get_running_loop()
+        wait = self._waits[ready] = loop.create_future()
+        watch, leave = {
+            "readable": (loop.add_reader, loop.remove_reader),
+            "writable": (loop.add_writer, loop.remove_writer),
+        }[ready]
+        watch(self._descriptor, _wake, wait)
+        try:
+            await wait
+        finally:
+            del self._waits[ready]
+            if self._open:  # a closed descriptor may be another's by now
+                leave(self._descriptor)
+
+
+def _wake(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
+
+
+_PARITIES: Final = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """Of a serial line: baud, bits a character, parity (none, even, odd), stop bits, flow control."""
+
+    baud: int = 9600
+    bits: int = 8
+    parity: str = "none"
+    stop: int = 1
+    flow: str = "none"
+
+    def apply(self, port: serial.SerialBase) -> None:
+        """Set a pyserial port that is not open yet."""
+        port.baudrate, port.bytesize, port.stopbits = self.baud, self.bits, self.stop
+        port.parity = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}[
+            self.parity
+        ]
+        port.rtscts, port.xonxoff = self.flow == "rtscts", self.flow == "xonxoff"
+
+
+_CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
+    "bits": ("5", "6", "7", "8"),
+    "parity": ("none", "even", "odd"),
+    "stop": ("1", "2"),
+    "flow": ("none", "rtscts", "xonxoff"),
+}
+
+
+def line_settings(name: str, options: Mapping[str, str]) -> LineSettings:
+    """The settings that the options of a URL ask for. Raises BadAddress for an unknown one or a wrong value."""
+    fields = dataclasses.asdict(LineSettings())
+    for option, value in options.items():
+        if option == "baud":
+            if not (value.isascii() and value.isdigit() and len(value) <= 7 and 50 <= int(value) <= 4_000_000):
+                raise BadAddress(f"{name}: baud is a number from 50 to 4000000")
+        elif option not in _CHOICES:
+            raise BadAddress(f"{name}: there is no option {option!r} (there are: baud, {', '.join(_CHOICES)})")
+        elif value not in _CHOICES[option]:
+            raise BadAddress(f"{name}: {option} is one of {', '.join(_CHOICES[option])}")
+        fields[option] = int(value) if value.isdigit() else value
+    return LineSettings(**fields)
+
+
+async def open_link(url: str, *, name: str | None = None) -> Link:
+    """Open a line. ``name`` is what errors call it, the URL by default.
+
+    Raises BadAddress, and LineError: no such port, no permission, busy, not a serial port, nobody answers.
+    Opening a serial device drops what it held unread.
+    """
+    name = name or url
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True))
+        _ = parts.port  # looking checks the number
+    except ValueError as error:
+        raise BadAddress(f"{name}: {error}") from None
+    opener = _OPENERS.get(parts.scheme)
+    if opener is None:
+        known = ", ".join(f"{scheme}://" for scheme in _OPENERS if scheme)
+        raise BadAddress(f"{name}: a line is a device's path or one of {known}")
+    return await opener(parts, options, name)
+
+
+async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str) -> Link:
+    if parts.netloc or not parts.path:
+        raise BadAddress(f"{name}: the path of a serial device is missing")
+    # One byte is the least that a read waits for: with none, pyserial's default, an empty line and a device
+    # that was pulled out look alike.
+    port = serial.Serial(exclusive=True, inter_byte_timeout=0)
+    line_settings(name, options).apply(port)
+    port.port = parts.path
+    try:
+        port.open()
+    except (OSError, ValueError) as error:
+        raise _cannot_open(name, error) from None
+    return DescriptorLink(port.fileno(), name, port.close, port.reset_input_buffer)
+
+
+_BUSY = "another program holds the port", "`fuser -v` with its path names it; ModemManager is a usual one."
+_ABSENT = "there is no such port", LineError.advice
+_REFUSED = (
+    "permission denied",
+    "Let the user into the group that owns the port (`sudo usermod -aG dialout $USER`), then log in anew.",
+)
+_WHY: Final = {
+    errno.ENOENT: _ABSENT,
+    errno.ENODEV: _ABSENT,
+    errno.ENXIO: _ABSENT,
+    errno.EACCES: _REFUSED,
+    errno.EPERM: _REFUSED,
+    errno.EBUSY: _BUSY,
+    errno.EAGAIN: _BUSY,
+}
+
+
+def _cannot_open(name: str, error: Exception) -> LineError:
+    code = getattr(error, "errno", None)
+    if code is None:  # pyserial gives no number when the settings are refused
+        return LineError(f"{name}: it is not a serial port, or not one that takes these settings")
+    why, advice = _WHY.get(code, (f"it cannot be opened ({os.strerror(code)})", LineError.advice))
+    return LineError(f"{name}: {why}", advice=advice)
+
+
+_NETWORK_ADVICE = "Check the address, and that the serial server or the emulator is running there."
+
+
+async def _open_socket(parts: SplitResult, options: Mapping[str, str], name: str) -> Link:
+    host, port = _host_and_port(parts, name)
+    if options:
+        raise BadAddress(f"{name}: a socket has no line settings; they are the serial server's")
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise LineError(f"{name}: {error.strerror}", advice=_NETWORK_ADVICE) from None
+    failure = "nobody answers"
+    for family, kind, protocol, _, address in found:
+        peer = socket.socket(family, kind, protocol)
+        try:
+            peer.setblocking(False)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(peer, address)
+        except OSError as error:
+            failure = os.strerror(error.errno) if error.errno else failure
+            peer.close()
+        except BaseException:
+            peer.close()
+            raise
+        else:
+            return DescriptorLink(peer.fileno(), name, peer.close)
+    raise LineError(f"{name}: cannot connect ({failure})", advice=_NETWORK_ADVICE)
+
+
+async def _open_rfc2217(parts: SplitResult, options: Mapping[str, str], name: str) -> Link:
+    from serial import rfc2217  # pyserial's telnet half: only for who asks
+
+    from hw.rfc2217 import POLL, Rfc2217Link
+
+    host, number = _host_and_port(parts, name)
+    port = rfc2217.Serial(timeout=POLL)
+    line_settings(name, options).apply(port)
+    port.port = f"rfc2217://{f'[{host}]' if ':' in host else host}:{number}"
+    opening = asyncio.get_running_loop().run_in_executor(None, port.open)
+    try:
+        await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(lambda done: _abandon(done, port))
+        raise
+    except (OSError, ValueError) as error:
+        reached = not str(error).startswith("Could not open port")  # pyserial says the rest in words alone
+        why = "the server does not speak RFC 2217, or its port is busy" if reached else "cannot connect"
+        raise LineError(f"{name}: {why}", advice=_NETWORK_ADVICE) from None
+    return Rfc2217Link(port, name)
+
+
+def _abandon(opening: asyncio.Future[None], port: serial.SerialBase) -> None:
+    """Close what was opened after nobody wanted it any more; pyserial's close blocks, so in a thread."""
+    if not opening.cancelled() and opening.exception() is None:
+        threading.Thread(target=port.close, daemon=True).start()
+
+
+def _host_and_port(parts: SplitResult, name: str) -> tuple[str, int]:
+    if not parts.hostname or not parts.port or parts.path not in ("", "/"):
+        raise BadAddress(f"{name}: host and port are missing, as in {parts.scheme}://10.0.0.7:4001")
+    return parts.hostname, parts.port
+
+
+_OPENERS: Final = {"": _open_serial, "socket": _open_socket, "rfc2217": _open_rfc2217}
