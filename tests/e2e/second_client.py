@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote
 
 import psec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -394,10 +395,10 @@ class Terminal:
 
     # envelopes
 
-    def seal(self, content: Any) -> bytes:
+    def seal(self, content: Any, keys: KeySet | None = None) -> bytes:
         """Content as the raw bytes of an envelope under MSK."""
         plaintext = content if isinstance(content, bytes) else json.dumps(content).encode()
-        return json.dumps(seal(self.keys["msk"].value, plaintext)).encode()
+        return json.dumps(seal((keys or self.keys)["msk"].value, plaintext)).encode()
 
     def open(self, envelope: Json) -> Json:
         """The JSON in an envelope, under the MSK whose KCV it names."""
@@ -436,7 +437,7 @@ class Terminal:
 
     def lookup_reference(self, reference: str) -> Json:
         """Charges by the till's reference."""
-        return self.open(self.send("GET", f"/pos/charge?reference={reference}").ok())
+        return self.open(self.send("GET", f"/pos/charge?reference={quote(reference, safe='')}").ok())
 
     def refund_status(self, refund_id: str) -> Json:
         """What became of a refund."""
