@@ -21,42 +21,12 @@ from typing import Any
 import msgspec
 
 from terminal.clock import rfc3339
-from terminal.errors import IllegalEvent, JournalDamaged, JournalError, JournalTooNew, JournalUnwritable
+from terminal.errors import AmountError, IllegalEvent, JournalDamaged, JournalError, JournalUnwritable
+from terminal.journal_file import RESTORE, SCHEMA, checked_id, closed_on_error, connect, translated
 from terminal.payment import PAYMENT, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, Payment, State
 
-FILE_NAME = "journal.db"
-FORMAT = 1
-APPLICATION_ID = 0x5449_4C4C  # "TILL"
 TAIL = 256
 """Records whose chain is checked at every start; ``verify`` checks them all."""
-
-_SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE journal (id TEXT PRIMARY KEY);
-CREATE TABLE records (
-    seq INTEGER PRIMARY KEY,
-    at TEXT NOT NULL,
-    payment_id TEXT NOT NULL,
-    happened TEXT NOT NULL,
-    facts BLOB NOT NULL,
-    digest BLOB NOT NULL
-);
-CREATE TRIGGER records_are_kept BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER records_stand BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TABLE payments (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    reference TEXT NOT NULL,
-    charge_id TEXT NOT NULL,
-    state TEXT NOT NULL,
-    facts BLOB NOT NULL
-);
-CREATE INDEX payments_by_reference ON payments (reference) WHERE kind = 'charge';
-CREATE INDEX payments_by_charge_id ON payments (charge_id) WHERE charge_id <> '';
-CREATE INDEX payments_by_state ON payments (state) WHERE state IN ('in_flight', 'in_doubt', 'pending');
-CREATE TABLE outbox (payment_id TEXT PRIMARY KEY, key_set_id TEXT NOT NULL, body BLOB NOT NULL);
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +71,9 @@ class Journal:
             raise JournalError(f"{path} exists already", advice="Move it away, or open it.") from None
         except OSError as error:
             raise JournalUnwritable(f"{path} cannot be created: {error.strerror}") from None
-        with _translated(path):
-            db = _connect(path)
-            db.executescript("BEGIN;" + _SCHEMA)
+        with translated(path):
+            db = connect(path)
+            db.executescript("BEGIN;" + SCHEMA)
             db.execute("INSERT INTO journal VALUES (?)", (journal_id,))
             db.execute("COMMIT")
         return cls(path, db, journal_id)
@@ -120,43 +90,28 @@ class Journal:
             )
         if not os.access(path, os.W_OK):
             raise JournalUnwritable(f"{path} is read-only", advice="Give the user of till the right to write it.")
-        with _translated(path):
-            return cls._checked(path, _connect(path), journal_id)
+        with translated(path):
+            return cls._adopted(path, connect(path), journal_id)
 
     @classmethod
     def read(cls, path: Path) -> Journal:
         """The journal for looking only, also while a terminal writes it."""
         if not path.is_file():
             raise JournalDamaged(f"{path} is missing", advice="Run `till provision` first.")
-        with _translated(path):
+        with translated(path):
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            return cls._checked(path, db, None)
+            return cls._adopted(path, db, None)
 
     @classmethod
-    def _checked(cls, path: Path, db: sqlite3.Connection, journal_id: str | None) -> Journal:
-        try:
-            if _pragma(db, "application_id") != APPLICATION_ID:
-                raise JournalDamaged(f"{path} is not a journal of this program", advice=_RESTORE)
-            if (version := _pragma(db, "user_version")) > FORMAT:
-                raise JournalTooNew(
-                    f"{path} has format {version}; this program knows formats up to {FORMAT}",
-                    advice="Run the newer version that wrote it.",
-                )
-            if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-                raise JournalDamaged(f"{path} is damaged: {verdict}", advice=_RESTORE)
-            found = db.execute("SELECT id FROM journal").fetchone()
-            if found is None or (journal_id is not None and found[0] != journal_id):
-                raise JournalDamaged(f"{path} is the journal of another terminal", advice=_RESTORE)
-            journal = cls(path, db, found[0])
+    def _adopted(cls, path: Path, db: sqlite3.Connection, journal_id: str | None) -> Journal:
+        with closed_on_error(db):
+            journal = cls(path, db, checked_id(path, db, journal_id))
             journal._adopt_tail()
-        except BaseException:
-            db.close()
-            raise
         return journal
 
     def close(self) -> None:
         """Close the file; the journal cannot be used any more."""
-        with _translated(self.path):
+        with translated(self.path):
             self._db.close()
 
     # -- writing --------------------------------------------------------------------------------------------
@@ -215,7 +170,8 @@ class Journal:
         """The charge of this reference that has, or may yet have, an effect; else the last one without."""
         charges = self._payments("kind = 'charge' AND reference = ?", reference)
         standing = [charge for charge in charges if charge.state not in WITHOUT_EFFECT]
-        return (standing or charges or [None])[-1]
+        found = standing or charges
+        return found[-1] if found else None
 
     def charge_by_charge_id(self, charge_id: str) -> Payment | None:
         """The charge to which the host gave this id."""
@@ -244,7 +200,8 @@ class Journal:
         digest = hashlib.sha256(self.id.encode()).digest()
         for expected, row in enumerate(self._rows("SELECT * FROM records ORDER BY seq"), start=1):
             digest = self._check_link(expected, digest, row)
-            yield Record(*row[:3], Happened(row[3]), msgspec.json.decode(row[4]))
+            seq, at, payment_id, happened, facts, _ = row
+            yield Record(seq, at, payment_id, Happened(happened), msgspec.json.decode(facts))
 
     def verify(self) -> int:
         """Check the whole chain, and that the payments are what it adds up to; the number of records.
@@ -263,13 +220,13 @@ class Journal:
                 folded[record.payment_id] = _after(before, record.happened, record.facts)
             except (KeyError, IllegalEvent, msgspec.ValidationError):
                 raise JournalDamaged(
-                    f"{self.path}: record {record.seq} does not follow from those before it", advice=_RESTORE
+                    f"{self.path}: record {record.seq} does not follow from those before it", advice=RESTORE
                 ) from None
         kept = {payment.id: payment for payment in self.payments()}
         for payment_id in kept.keys() | folded.keys():
             if kept.get(payment_id) != folded.get(payment_id):
                 raise JournalDamaged(
-                    f"{self.path}: payment {payment_id} is not what its records add up to", advice=_RESTORE
+                    f"{self.path}: payment {payment_id} is not what its records add up to", advice=RESTORE
                 )
         return count
 
@@ -278,7 +235,7 @@ class Journal:
     @contextlib.contextmanager
     def _transaction(self, at: datetime) -> Iterator[_Append]:
         seq, digest = self._seq, self._digest
-        with _translated(self.path):
+        with translated(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield _Append(self, rfc3339(at))
@@ -300,9 +257,8 @@ class Journal:
             (self._seq, at, payment.id, happened, encoded, self._digest),
         )
         self._db.execute(
-            "INSERT OR REPLACE INTO payments VALUES (?, ?, ?, ?, ?, ?)"
-            if first
-            else "UPDATE payments SET id = ?, kind = ?, reference = ?, charge_id = ?, state = ?, facts = ? WHERE id = ?1",
+            "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+            "charge_id = excluded.charge_id, state = excluded.state, facts = excluded.facts",
             (after.id, after.kind, after.reference, after.charge_id, after.state, msgspec.json.encode(after)),
         )
         return after
@@ -310,30 +266,31 @@ class Journal:
     def _payments(self, where: str, *values: str) -> list[Payment]:
         # ``where`` is always one of the literals in this module.
         rows = self._rows(f"SELECT facts FROM payments WHERE {where} ORDER BY rowid", *values)  # noqa: S608
-        return [msgspec.json.decode(row[0], type=Payment) for row in rows]
+        try:
+            return [msgspec.json.decode(row[0], type=Payment) for row in rows]
+        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AmountError):
+            raise JournalDamaged(f"{self.path}: a payment cannot be read", advice=RESTORE) from None
 
     def _rows(self, sql: str, *values: str) -> list[Any]:
-        with _translated(self.path):
+        with translated(self.path):
             return self._db.execute(sql, values).fetchall()
 
     def _adopt_tail(self) -> None:
         rows = self._rows(f"SELECT * FROM records ORDER BY seq DESC LIMIT {TAIL + 1}")[::-1]  # noqa: S608
         if not rows:
             return
-        digest = self._digest
-        if rows[0][0] != 1:
-            digest, rows = rows[0][5], rows[1:]
-        for expected, row in enumerate(rows, start=rows[0][0]):
+        digest, first = self._digest, 1
+        if len(rows) > TAIL:  # the oldest of them only lends its digest
+            digest, first, rows = rows[0][5], rows[0][0] + 1, rows[1:]
+        for expected, row in enumerate(rows, start=first):
             digest = self._check_link(expected, digest, row)
         self._seq, self._digest = rows[-1][0], digest
 
     def _check_link(self, expected: int, digest: bytes, row: tuple[Any, ...]) -> bytes:
-        if row[0] != expected or row[5] != (digest := _link(digest, *row[:5])):
-            raise JournalDamaged(f"{self.path}: the chain breaks at record {expected}", advice=_RESTORE)
+        whole = row[0] == expected and isinstance(row[4], bytes)
+        if not whole or row[5] != (digest := _link(digest, *row[:5])):
+            raise JournalDamaged(f"{self.path}: the chain breaks at record {expected}", advice=RESTORE)
         return digest
-
-
-_RESTORE = "Keep the file as it is for an examination, and restore a backup or start a new home."
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,40 +318,3 @@ def _link(before: bytes, seq: int, at: str, payment_id: str, happened: str, fact
     """SHA-256 over the digest before and the row, each part led by its length."""
     parts = (before, str(seq).encode(), at.encode(), payment_id.encode(), happened.encode(), facts)
     return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA secure_delete = ON")
-    return db
-
-
-def _pragma(db: sqlite3.Connection, name: str) -> int:
-    return int(db.execute(f"PRAGMA {name}").fetchone()[0])
-
-
-_UNWRITABLE = {
-    sqlite3.SQLITE_READONLY: "it is read-only",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
-    sqlite3.SQLITE_BUSY: "another process holds it",
-    sqlite3.SQLITE_PERM: "this user may not",
-}
-
-
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as ours."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if why := _UNWRITABLE.get(code):
-            raise JournalUnwritable(
-                f"{path} cannot be written: {why}",
-                advice="Nothing was sent. Free or repair the disk, then try again.",
-            ) from None
-        raise JournalDamaged(f"{path} is damaged: {error}", advice=_RESTORE) from None
