@@ -22,7 +22,7 @@ from terminal.errors import EnvelopeError, HostAnswerInvalid, HostRefused, HostS
 from terminal.events import Event, PaymentChanged
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
-from terminal.payment import Answer, Happened, Kind, Payment, State, check_fit
+from terminal.payment import PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
 from terminal.settings import Settings
 
 Seal = Callable[[], SealedRequest]
@@ -82,7 +82,7 @@ class Exchange:
                 await self._renew_keys()
                 payment = self._journal.seal_again(payment.id, seal(), self._clock.now())
                 return await self._send(payment, seal=None, repeated=False)
-            self._happened(payment, Happened.REFUSED, response_code="", message=refusal.host_message)
+            self._happened(payment, Happened.REFUSED, message=refusal.host_message)
             raise
         except (HostSilent, HostAnswerInvalid, EnvelopeError) as error:
             return self._happened(payment, Happened.SILENT, message=str(error))
@@ -100,9 +100,12 @@ class Exchange:
         return (await self._client.charge(request.body, payment.id, request.key_set_id)).as_answer()
 
     def _check(self, payment: Payment, answer: Answer) -> None:
+        call = f"pos/{payment.kind}"
+        if answer.happened not in PAYMENT.table[payment.state]:
+            raise HostAnswerInvalid(call, "status", f"it cannot follow on {payment.state}")
         other = self._journal.charge_by_charge_id(answer.charge_id)
         check_fit(
-            f"pos/{payment.kind}",
+            call,
             payment,
             answer,
             known=payment.kind is Kind.CHARGE and other is not None and other.id != payment.id,

@@ -18,10 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hw.reader import Reader, open_reader
-
 from hw.card import ManualCard, StripeCard
 from hw.errors import CardError, TimedOut
+from hw.reader import Reader, open_reader
 from terminal import activation, guard
 from terminal.climb import Climb
 from terminal.clock import HostClock, Now, Random, system_now, system_random
