@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from cryptography.exceptions import InvalidTag
@@ -29,6 +29,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from terminal.clock import Random
 from terminal.crypto import vault_file
+from terminal.crypto.masked import Masked
 from terminal.errors import KeystoreError
 
 _KEY_LENGTH: Final = 32
@@ -60,19 +61,7 @@ class Secret(Protocol):
         ...
 
 
-class _Masked:
-    """Shows its kind and nothing else, and cannot be pickled."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__}>"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} is not for pickling")
-
-
-class Passphrase(_Masked):
+class Passphrase(Masked):
     """A passphrase that a person enters, stretched by scrypt: 128 MiB of memory and some tenths of a second."""
 
     __slots__ = ("_n", "_text")
@@ -100,7 +89,7 @@ class Passphrase(_Masked):
         return AESGCM(stretch.derive(unicodedata.normalize("NFC", self._text).encode()))
 
 
-class CredentialFile(_Masked):
+class CredentialFile(Masked):
     """A file of 32 bytes to 64 KiB of high entropy, used as it is (a line end at its end counts).
 
     For an unattended kiosk: systemd's ``LoadCredentialEncrypted=`` puts it into ``$CREDENTIALS_DIRECTORY``.
@@ -171,14 +160,11 @@ def _salt(kdf: Mapping[str, Any]) -> bytes:
     return salt
 
 
-class Records(dict[str, bytes]):
+class Records(Masked, dict[str, bytes]):
     """The secret records by name; shows the names alone."""
 
     def __repr__(self) -> str:
         return f"Records({sorted(self)})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("Records are not for pickling")
 
 
 @dataclass
@@ -189,7 +175,7 @@ class Draft:
     facts: dict[str, str] = field(default_factory=dict)
 
 
-class Vault:
+class Vault(Masked):
     """Named secret records and public facts, sealed in one file. Not for use from several threads at once.
 
     ``random`` gives a new 12-byte nonce for each write, and so must never repeat itself under one key.
@@ -245,9 +231,6 @@ class Vault:
 
     def __repr__(self) -> str:
         return f"Vault({str(self._path)!r}, {'closed' if self.closed else 'open'})"
-
-    def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError("a Vault is not for pickling")
 
     def __enter__(self) -> Vault:
         return self

@@ -1,0 +1,21 @@
+"""What holds a secret shows its kind alone, and does not leave the process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NoReturn
+
+
+class Masked:
+    """A base: the repr is the name of the class, and neither ``pickle`` nor ``copy`` takes it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    def __rich_repr__(self) -> Iterator[object]:
+        return iter(())
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds secrets: it is not for pickling or copying")
