@@ -10,21 +10,21 @@ quotes nothing of the answer. Nothing here does I/O or knows HTTP.
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, NoReturn, TypeVar
+from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta, Struct
 
 from terminal.crypto.keystore import WrappedKey, WrappedKeySet
 from terminal.crypto.policy import Role
-from terminal.errors import AmountError, HostAnswerInvalid, HostRefused
+from terminal.errors import AmountError
+from terminal.hosts.answer import decode, printable, refuse, utc
 from terminal.hosts.viopay_wire import CHARGE_ID, REFUND_ID, Money
 from terminal.money import Amount
+from terminal.payment import Answer, Happened
 
 # --- as they are in JSON ------------------------------------------------------------------------------------
 
@@ -200,16 +200,6 @@ class _Heartbeat(Struct):
     actions: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)]
 
 
-class _ErrorBody(Struct):
-    code: Annotated[str, Meta(pattern=r"^[0-9A-Za-z_.-]{1,32}\Z")]
-    message: str = ""
-    trace_id: str | None = None
-
-
-class _Error(Struct):
-    error: _ErrorBody
-
-
 # --- as the terminal holds them -----------------------------------------------------------------------------
 
 
@@ -219,6 +209,13 @@ class Bootstrap:
 
     server_time: datetime
     min_supported_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """When the host set the device active."""
+
+    activated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +233,30 @@ class ChargeAnswer:
     message: str = ""
     gateway: Mapping[str, str] = field(default_factory=dict)
 
+    def as_answer(self) -> Answer:
+        """In the words of a payment's life."""
+        return Answer(
+            happened=_CHARGE_HAPPENED[self.status],
+            charge_id=self.id,
+            amount=self.amount,
+            reference=self.reference,
+            at=self.created_at,
+            authorization_code=self.authorization_code,
+            response_code=self.response_code,
+            message=self.message,
+            gateway=dict(self.gateway),
+        )
+
+
+_CHARGE_HAPPENED = {
+    ChargeStatus.APPROVED: Happened.APPROVED,
+    ChargeStatus.DECLINED: Happened.DECLINED,
+    ChargeStatus.PENDING: Happened.PENDING,
+    ChargeStatus.CANCELED: Happened.CANCELED,
+    ChargeStatus.REFUNDED: Happened.REFUNDED,
+    ChargeStatus.PARTIALLY_REFUNDED: Happened.REFUNDED_IN_PART,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class RefundAnswer:
@@ -247,6 +268,25 @@ class RefundAnswer:
     amount: Amount
     created_at: datetime
 
+    def as_answer(self) -> Answer:
+        """In the words of a payment's life. A refund's answer bears no reference."""
+        return Answer(
+            happened=_REFUND_HAPPENED[self.status],
+            charge_id=self.charge_id,
+            amount=self.amount,
+            reference=None,
+            at=self.created_at,
+            refund_id=self.id,
+        )
+
+
+_REFUND_HAPPENED = {
+    RefundStatus.APPROVED: Happened.APPROVED,
+    RefundStatus.DECLINED: Happened.DECLINED,
+    RefundStatus.PENDING: Happened.PENDING,
+    RefundStatus.FAILED: Happened.DECLINED,
+}
+
 
 @dataclass(frozen=True, slots=True)
 class CancelAnswer:
@@ -254,6 +294,12 @@ class CancelAnswer:
 
     id: str
     canceled_at: datetime
+
+    def as_answer(self) -> Answer:
+        """In the words of a payment's life: the cancel is granted."""
+        return Answer(
+            happened=Happened.APPROVED, charge_id=self.id, amount=None, reference=None, at=self.canceled_at
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,35 +312,11 @@ class HeartbeatAnswer:
 
 ACTIONS = frozenset({"rotate_keys", "refresh_config", "refresh_parameters", "update"})
 
-T = TypeVar("T")
-
-
-def decode(call: str, kind: type[T], body: bytes) -> T:
-    """The JSON of an answer as a ``kind``; raises HostAnswerInvalid naming the field."""
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        where, problem = _said(str(error))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        where, problem = "body", "it is not JSON"
-    raise HostAnswerInvalid(call, where, problem)
-
-
-def _said(message: str) -> tuple[str, str]:
-    """Field and problem from msgspec's words, without the value that some of them quote."""
-    problem, _, path = message.partition(" - at `$")
-    where = path.removesuffix("`").lstrip(".")
-    if missing := re.match(r"Object missing required field `(\w+)`\Z", problem):
-        where, problem = ".".join(filter(None, (where, missing[1]))), "it is missing"
-    elif problem.startswith("Invalid enum value"):
-        problem = "it is none of the known values"
-    return where or "body", problem.replace("`", "")
-
 
 def bootstrap(call: str, body: bytes) -> Bootstrap:
     """The answer to a bootstrap."""
     told = decode(call, _Bootstrap, body)
-    return Bootstrap(_utc(call, "server_time", told.server_time), told.min_supported_version)
+    return Bootstrap(utc(call, "server_time", told.server_time), told.min_supported_version)
 
 
 def health(call: str, body: bytes) -> str:
@@ -305,10 +327,10 @@ def health(call: str, body: bytes) -> str:
 def key_set(call: str, body: bytes) -> WrappedKeySet:
     """The answer to a call for keys, still wrapped: what is in the blocks is the keystore's to judge."""
     told = decode(call, _KeySet, body)
-    issued = _utc(call, "key_set.issued_at", told.key_set.issued_at)
-    expires = _utc(call, "key_set.expires_at", told.key_set.expires_at)
+    issued = utc(call, "key_set.issued_at", told.key_set.issued_at)
+    expires = utc(call, "key_set.expires_at", told.key_set.expires_at)
     if expires <= issued:
-        _refuse(call, "key_set.expires_at", "it is not after issued_at")
+        refuse(call, "key_set.expires_at", "it is not after issued_at")
     return WrappedKeySet(
         key_set_id=told.key_set.key_set_id,
         issued_at=issued,
@@ -324,13 +346,13 @@ def _wrapped(call: str, role: Role, told: _Key) -> WrappedKey:
     try:
         block = base64.b64decode(told.key_block, validate=True).decode("ascii")
     except ValueError:  # and so UnicodeDecodeError
-        _refuse(call, f"keys.{role}.key_block", "it is not the base64 of a TR-31 key block")
+        refuse(call, f"keys.{role}.key_block", "it is not the base64 of a TR-31 key block")
     return WrappedKey(key_id=told.key_id, key_block=block, kcv=told.kcv, usage=told.usage)
 
 
-def activated(call: str, body: bytes) -> datetime:
-    """When the host set the device active (the opened envelope's JSON)."""
-    return _utc(call, "activated_at", decode(call, _Activated, body).activated_at)
+def activated(call: str, body: bytes) -> Activated:
+    """The end of an activation (the opened envelope's JSON)."""
+    return Activated(utc(call, "activated_at", decode(call, _Activated, body).activated_at))
 
 
 def charge(call: str, body: bytes) -> ChargeAnswer:
@@ -353,11 +375,11 @@ def _charge(call: str, prefix: str, told: _Charge) -> ChargeAnswer:
         amount=_amount(call, f"{prefix}amount", told.amount),
         reference=told.reference,
         response_code=told.response_code,
-        created_at=_utc(call, f"{prefix}created_at", told.created_at),
+        created_at=utc(call, f"{prefix}created_at", told.created_at),
         authorization_code=told.authorization_code or "",
         emv=bytes.fromhex(told.emv or ""),
-        message=_printable(told.message or ""),
-        gateway={name: _printable(text) for name, text in named.items() if text is not None},
+        message=printable(told.message or ""),
+        gateway={name: printable(text) for name, text in named.items() if text is not None},
     )
 
 
@@ -369,76 +391,24 @@ def refund(call: str, body: bytes) -> RefundAnswer:
         charge_id=told.charge_id,
         status=told.status,
         amount=_amount(call, "amount", told.amount),
-        created_at=_utc(call, "created_at", told.created_at),
+        created_at=utc(call, "created_at", told.created_at),
     )
 
 
 def cancel(call: str, body: bytes) -> CancelAnswer:
     """A canceled charge (the opened envelope's JSON)."""
     told = decode(call, _Cancel, body)
-    return CancelAnswer(told.id, _utc(call, "canceled_at", told.canceled_at))
+    return CancelAnswer(told.id, utc(call, "canceled_at", told.canceled_at))
 
 
 def heartbeat(call: str, body: bytes) -> HeartbeatAnswer:
     """What the host wants done (the opened envelope's JSON)."""
     told = decode(call, _Heartbeat, body)
-    return HeartbeatAnswer(_utc(call, "server_time", told.server_time), ACTIONS.intersection(told.actions))
+    return HeartbeatAnswer(utc(call, "server_time", told.server_time), ACTIONS.intersection(told.actions))
 
 
 def _amount(call: str, name: str, told: Money) -> Amount:
     try:
         return Amount(int(told.value), told.currency)
     except AmountError:
-        _refuse(call, f"{name}.currency", "it is not an ISO 4217 currency that one can pay in")
-
-
-def _utc(call: str, name: str, told: datetime) -> datetime:
-    try:
-        return told.astimezone(UTC)
-    except OverflowError:  # the year 1 or 9999, at the edge of a zone
-        _refuse(call, name, "it is out of the calendar's range")
-
-
-def _refuse(call: str, name: str, problem: str) -> NoReturn:
-    raise HostAnswerInvalid(call, name, problem) from None
-
-
-def _printable(text: str) -> str:
-    """For a screen, a receipt or a log: no control characters."""
-    return "".join(char if char.isprintable() else " " for char in text)
-
-
-# --- refusals -----------------------------------------------------------------------------------------------
-
-ADVICE = {
-    "4010": "Check the device's clock and `till keys`; a token that expired is replaced by `till activate`.",
-    "4011": "The key set is superseded: run `till activate` to take new keys.",
-    "4030": "The device belongs to another merchant: claim it with that merchant's account.",
-    "4031": "The device was revoked or is no longer claimed: run `till activate`.",
-    "4260": "This version is too old for the host: update, or set host.client_version.",
-    "4290": "Wait before the next try.",
-}
-"""What to do about a refusal, by its code."""
-
-_SECRET = re.compile(r"[A-Za-z0-9+/=_.~*-]{20,}|(?:[0-9][ -]?){11,18}[0-9]")
-"""Anything long enough to be a token, a key, a MAC or a card number that a host may echo."""
-
-
-def refusal(call: str, status: int, body: bytes, retry_after: float | None) -> HostRefused | None:
-    """The host's error body as an error; None when the body is no such thing.
-
-    The host's message is a stranger's text: it is cut to 200 characters, and what looks like a secret is taken out.
-    """
-    try:
-        told = decode(call, _Error, body).error
-    except HostAnswerInvalid:
-        return None
-    return HostRefused(
-        call,
-        status,
-        told.code,
-        _SECRET.sub("[removed]", _printable(told.message[:1000]))[:200],
-        trace_id=told.trace_id if told.trace_id and re.match(r"^[A-Za-z0-9-]{1,64}\Z", told.trace_id) else "",
-        retry_after=retry_after,
-        advice=ADVICE.get(told.code, ""),
-    )
+        refuse(call, f"{name}.currency", "it is not an ISO 4217 currency that one can pay in")
