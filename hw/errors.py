@@ -48,7 +48,7 @@ class LineGone(LineError):
 
 
 class FramingError(ReaderError):
-    """Example: ``magstripe:///dev/ttyS1: 57 bytes came that are no frame of this reader``."""
+    """Example: ``57 bytes came that are no swipe of a known format``."""
 
     advice = "Try again; if it stays, check the line's settings (baud, bits, parity) against the reader's."
 

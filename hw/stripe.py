@@ -73,17 +73,21 @@ def record(track: Track, data: str) -> bytes:
 
 def play(track: Track, recorded: bytes) -> str:
     """The data of a track out of its magnetised characters; raises CardError for parity, LRC or sentinels."""
-    if len(recorded) > track.longest:
-        raise CardError(f"track {track.number} is longer than {track.longest} characters")
-    if any(_with_parity(byte & (1 << track.data_bits) - 1, track.data_bits) != byte for byte in recorded):
-        raise CardError(f"track {track.number} has a parity error")
-    text = "".join(chr(track.base + (byte & (1 << track.data_bits) - 1)) for byte in recorded)
-    if len(text) < 3 or text[0] != track.start or text[-2] != END_SENTINEL:
-        raise CardError(f"track {track.number} has lost a sentinel")
-    data = text[1:-2]
-    check_lrc(track, data, text[-1])
+    data, found = decode(track, recorded)
+    check_lrc(track, data, found)
     check_data(track, data)
     return data
+
+
+def decode(track: Track, recorded: bytes) -> tuple[str, str]:
+    """The data and the LRC of a track, of which only parity and sentinels were checked; raises CardError."""
+    mask = (1 << track.data_bits) - 1
+    if any(_with_parity(byte & mask, track.data_bits) != byte for byte in recorded):
+        raise CardError(f"track {track.number} has a parity error")
+    text = "".join(chr(track.base + (byte & mask)) for byte in recorded)
+    if len(text) < 3 or text[0] != track.start or text[-2] != END_SENTINEL:
+        raise CardError(f"track {track.number} has lost a sentinel")
+    return text[1:-2], text[-1]
 
 
 def _with_parity(bits: int, width: int) -> int:

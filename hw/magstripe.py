@@ -1,0 +1,222 @@
+"""Magnetic stripe readers on a serial line: the outputs of MagTek, ID TECH and UIC, and their driver.
+
+    magtek   [STX] [ESC] %T1? ;T2? +T3? [sensor] [CR] [ETX]       (MagTek Port Powered manual, section 3)
+    idtech   %T1? [LRC] CR  ;T2? [LRC] CR  ;T3? [LRC] CR          (ID TECH MiniMag RS-232 manual, section 3)
+    uic      STX %T1? [LRC] DLE [STX] ;T2? [LRC] DLE ... ETX      (UIC MSR112 manual, section 3, and MiniMag)
+
+Each can be set to leave out what stands in brackets. A track that was not readable comes as E (or F), one that
+is blank as N or not at all. The sensor digit says whether a card is in the slot; a message with nothing but it
+is no swipe.
+
+These readers give card data in the clear: they are for the lab and for test cards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
+
+from construct import (
+    Bytes,
+    Const,
+    Construct,
+    ConstructError,
+    ExprValidator,
+    GreedyBytes,
+    GreedyRange,
+    NullTerminated,
+    OneOf,
+    Optional,
+    Struct,
+    Terminated,
+)
+
+from hw.card import StripeCard
+from hw.errors import FramingError
+from hw.link import Link
+from hw.reader import Capabilities, Reader
+from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, read_card
+
+STX, ETX, CR, DLE, ESC = b"\x02", b"\x03", b"\r", b"\x10", b"\x1b"
+STARTS: Final = (b"%", b";", b"+")
+
+
+def _maybe(*choices: bytes) -> Construct:
+    """One of these bytes, or None and nothing on the line."""
+    return Optional(OneOf(Bytes(1), choices))
+
+
+def _printable(data: bytes, _: object) -> bool:
+    return bool(data) and all(0x20 <= byte <= 0x5F for byte in data)
+
+
+_TRACK: Final = {
+    "start": OneOf(Bytes(1), STARTS),
+    "data": ExprValidator(NullTerminated(GreedyBytes, term=b"?"), _printable),
+}
+_LRC: Final = _maybe(*(bytes([code]) for code in range(0x20, 0x60)))
+
+FRAMES: Final[Mapping[str, Construct]] = {
+    "magtek": Struct(
+        "stx" / _maybe(STX),
+        "esc" / _maybe(ESC),
+        "tracks" / GreedyRange(Struct(**_TRACK)),
+        "sensor" / _maybe(b"0", b"1"),
+        "cr" / _maybe(CR),
+        "etx" / _maybe(ETX),
+        Terminated,
+    ),
+    "idtech": Struct(
+        "tracks" / GreedyRange(Struct(**_TRACK, lrc=_LRC, cr=Const(CR))),
+        Terminated,
+    ),
+    "uic": Struct(
+        "tracks" / GreedyRange(Struct(stx=_maybe(STX), **_TRACK, lrc=_LRC, dle=_maybe(DLE))),
+        "etx" / Const(ETX),
+        Terminated,
+    ),
+}
+"""One swipe, as each make sends it. The driver parses with these and the emulator builds with them."""
+
+UNREADABLE: Final = ("E", "F")
+"""What stands for a track that the reader could not decode."""
+
+BLANK: Final = ("N",)
+"""What stands for a track on which nothing is recorded (UIC)."""
+
+MAX_MESSAGE: Final = 256
+"""Bytes of one swipe: three full tracks (79 + 40 + 107 with sentinels and LRC) and all that may stand around."""
+
+QUIET: Final = 0.1
+"""Seconds of silence that end a message without ETX. Readers leave 2 ms between characters at most, a USB
+adapter holds them back for 16 ms, a network for some more; a person needs longer to swipe twice."""
+
+
+class Framer:
+    """Cuts what comes into messages, one a swipe. Takes any bytes in any pieces; holds `MAX_MESSAGE` at most.
+
+    A message begins with STX, ESC or a start sentinel, and ends with ETX, with silence, or where another
+    begins. Bytes before a beginning are noise. A track that is cut short by another's start is dropped.
+    """
+
+    def __init__(self) -> None:
+        self._message = bytearray()
+        self._open: int | None = None  # where the track begins that has no end sentinel yet
+
+    @property
+    def pending(self) -> bool:
+        """Whether a message has begun, so that silence would end it."""
+        return bool(self._message)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came, in the order of its coming; give the messages that it ends."""
+        ended: list[bytes] = []
+        for code in data:
+            self._take(bytes((code,)), ended)
+        return ended
+
+    def quiet(self) -> list[bytes]:
+        """Nothing came for a while: the message that was begun, if any, is all there will be of it."""
+        ended: list[bytes] = []
+        self._end(ended)
+        return ended
+
+    def _take(self, byte: bytes, ended: list[bytes]) -> None:
+        message = self._message
+        if self._open and self._open == len(message) - 1:  # what looks like a start may be the LRC before it
+            if byte < b" ":
+                self._open = None
+            elif message.endswith(b"%"):  # track 1 comes first: what was before is another message
+                message.pop()
+                self._end(ended)
+                self._begin(b"%")
+        in_track = self._open is not None
+        if byte == STX and (in_track or not message.endswith(DLE)):
+            self._end(ended, whole=not in_track)
+            self._begin(byte)
+        elif not message:
+            if byte == ESC or byte in STARTS:
+                self._begin(byte)
+        elif in_track and byte in (b"%", b";"):
+            self._end(ended, whole=False)
+            self._begin(byte)
+        else:
+            message += byte
+            if byte == b"?":
+                self._open = None
+            elif byte in STARTS and not in_track:
+                self._open = len(message) - 1
+            if byte == ETX or len(message) == MAX_MESSAGE:
+                self._end(ended)
+
+    def _begin(self, byte: bytes) -> None:
+        self._message += byte
+        self._open = 0 if byte in STARTS else None
+
+    def _end(self, ended: list[bytes], *, whole: bool = True) -> None:
+        if whole and any(start in self._message for start in STARTS):
+            ended.append(bytes(self._message))
+        self._message.clear()
+        self._open = None
+
+
+def parse(message: bytes, make: str = "auto") -> StripeCard:
+    """The card of one swipe, sent as a ``make`` of `FRAMES` sends it, or (auto) as the first that fits.
+
+    Auto takes one digit 0 or 1 before the ETX of a message without DLE for MagTek's sensor; a UIC reader that
+    is set to one track and sends its LRC should be named. Raises FramingError, and CardError.
+    """
+    for frame in FRAMES.values() if make == "auto" else (FRAMES[make],):
+        found = _fit(frame, message)
+        if found is not None:
+            return _card(found.tracks)
+    raise FramingError(f"{len(message)} bytes came that are no swipe of a known format")
+
+
+def _fit(frame: Construct, message: bytes) -> Any:
+    try:
+        return frame.parse(message)
+    except ConstructError:  # told as None, so that no error carries the bytes along
+        return None
+
+
+def _card(pieces: list[Any]) -> StripeCard:
+    tracks: dict[int, str | None] = {}
+    for piece in pieces:
+        track = {b"%": TRACK_1, b";": TRACK_2, b"+": TRACK_3}[piece.start]
+        if piece.start == b";" and TRACK_2.number in tracks:  # as it stands on the stripe, and ID TECH sends it
+            track = TRACK_3
+        if track.number in tracks:
+            raise FramingError(f"track {track.number} came twice in one swipe")
+        data = piece.data.decode("ascii")
+        readable = data not in UNREADABLE and data not in BLANK
+        if readable and piece.get("lrc"):
+            check_lrc(track, data, piece.lrc.decode("ascii"))
+        tracks[track.number] = data if readable else None
+    return read_card(tracks.get(1), tracks.get(2), tracks.get(3))
+
+
+class MagstripeReader(Reader):
+    """``magstripe://``: any of the three makes, told apart by itself or named with ``?format=``."""
+
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"format": ("auto", *FRAMES)}
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """A stripe, in the clear."""
+        return Capabilities(stripe=True)
+
+    async def _next_card(self, link: Link) -> StripeCard:
+        framer = Framer()
+        while True:
+            try:
+                async with asyncio.timeout(QUIET if framer.pending else None):
+                    data = await link.read()
+            except TimeoutError:
+                data = link.take()  # a loop that was held up may time out with bytes waiting
+                messages = framer.feed(data) if data else framer.quiet()
+            else:
+                messages = framer.feed(data)
+            if messages:
+                return parse(messages[0], self.options["format"])

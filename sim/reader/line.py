@@ -1,0 +1,121 @@
+"""The emulator's end of a line: a pty that stands for a serial device, or a TCP socket.
+
+Not modelled: baud, parity and the pace of a real line; a pty takes every setting and heeds none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import struct
+import termios
+import tty
+from contextlib import suppress
+from typing import Protocol
+
+from hw.link import DescriptorLink
+
+
+class Line(Protocol):
+    """What an emulator needs of its line; `hw.link.Link` has it too."""
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it to whoever listens."""
+
+    async def close(self) -> None:
+        """Pull the plug."""
+
+
+class PtyLine:
+    """A pty: ``path`` is the serial device that the driver opens. Closing it is pulling the plug."""
+
+    def __init__(self) -> None:
+        master, self._device = pty.openpty()
+        self.path = os.ttyname(self._device)
+        # Raw before anyone opens it, so that nothing is echoed or translated; kept open here, so that the
+        # driver may close it and come again. In packet mode the master is told when the driver drops its input.
+        tty.setraw(self._device)
+        fcntl.ioctl(master, termios.TIOCPKT, struct.pack("i", 1))
+        self._link = DescriptorLink(master, self.path, lambda: os.close(master))
+
+    @property
+    def address(self) -> str:
+        """What comes after the driver in the URL of a reader on this line."""
+        return f"://{self.path}"
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it to whoever has the device open, or will without dropping what was there."""
+        await self._link.write(data)
+
+    async def listening(self) -> None:
+        """Wait until a driver begins to listen, which is when it drops what it held unread before.
+
+        `hw.reader` does so when it opens the line and at the start of each wait. What the driver writes in the
+        meantime is dropped. Raises LineGone when this line is closed.
+        """
+        while not (await self._link.read())[0] & termios.TIOCPKT_FLUSHREAD:
+            pass
+
+    async def close(self) -> None:
+        """Pull the plug: the device is gone for the driver."""
+        await self._link.close()
+        if self._device >= 0:
+            os.close(self._device)
+            self._device = -1
+
+
+class SocketLine:
+    """A TCP port on loopback, once opened. Closing it is pulling the plug."""
+
+    def __init__(self) -> None:
+        self._server: asyncio.Server | None = None
+        self._peers: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
+        self._connected = asyncio.Event()
+
+    async def open(self) -> None:
+        """Listen on a free port."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once open."""
+        assert self._server is not None
+        number: int = self._server.sockets[0].getsockname()[1]
+        return number
+
+    @property
+    def address(self) -> str:
+        """What comes after the driver in the URL of a reader on this line."""
+        return f"+socket://127.0.0.1:{self.port}"
+
+    async def listening(self) -> None:
+        """Wait until somebody is connected. Whether they wait for a card, a socket does not tell."""
+        await self._connected.wait()
+
+    async def write(self, data: bytes) -> None:
+        """Send all of it to everyone who is connected."""
+        for peer in tuple(self._peers.values()):
+            peer.write(data)
+            with suppress(ConnectionError):
+                await peer.drain()
+
+    async def close(self) -> None:
+        """Stop listening and hang up."""
+        if self._server is not None:
+            self._server.close()
+        peers = dict(self._peers)
+        for peer in peers.values():
+            peer.close()
+        await asyncio.gather(*(task for task in peers if task is not None))
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self._peers[task] = writer
+        self._connected.set()
+        with suppress(ConnectionError):
+            while await reader.read(4096):
+                pass
+        del self._peers[task]
+        writer.close()
