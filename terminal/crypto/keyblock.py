@@ -140,7 +140,7 @@ class Tolerance(Flag):
     LOWER_CASE_HEX = auto()
     """Hex digits a to f, in the lengths of optional blocks, the payload and the MAC."""
     RESERVED_FIELD = auto()
-    """A reserved field other than 00. It is ignored, yet authenticated: the MAC covers it."""
+    """A reserved field other than 00, as where it tells a key's context. Ignored, yet the MAC covers it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ KEY_LENGTH: Final = 32
 """Bytes of every key that is taken: AES-256, and an HMAC secret of the same strength."""
 
 EXPORTABILITY: Final = ("N", "E")
-"""Not exportable, or only under a trusted key. Never S, under an untrusted one, nor a private agreement (table 6)."""
+"""Not exportable, or only under a trusted key. Never S, under an untrusted one, nor what is privately agreed on."""
 
 SHA_256: Final = "21"
 """The hash of an HMAC key, in its optional block HM (ANSI X9.143, 6.3.6.5, table 13)."""
@@ -162,9 +162,9 @@ def check(role: Role, header: Header, key_length: int, tolerated: Tolerated = DE
     found = (header.usage, header.algorithm, header.mode)
     if found not in headers:
         wanted = " or ".join(_name(*each) for each, needed in headers.items() if needed in tolerated)
-        raise _refused(role, f"{_name(*found)} is not allowed for this role (wants {wanted})")
+        raise _refused(role, f"a key of {_name(*found)} is not allowed for this role (wants {wanted})")
     if missing := headers[found] & ~tolerated:
-        raise _refused(role, f"{_name(*found)} is not allowed for this role unless {_flags(missing)} is tolerated")
+        raise _refused(role, f"a key of {_name(*found)} is not allowed for this role without {_flags(missing)}")
     if header.version != VERSION:
         raise _refused(role, f"its key block has version {header.version} (wants {VERSION})")
     if header.exportability not in EXPORTABILITY:
@@ -219,7 +219,7 @@ _VERBS: Final[Mapping[Operation, str]] = {
 
 
 def _name(usage: str, algorithm: str, mode: str) -> str:
-    return f"usage {usage}/{algorithm} with mode {mode}"
+    return f"{usage}/{algorithm} mode {mode}"
 
 
 def _flags(tolerated: Tolerated) -> str:
