@@ -19,7 +19,7 @@ EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 """When virtual time begins: a Monday morning."""
 
 
-class _Selector(selectors.DefaultSelector):  # type: ignore[valid-type,misc]
+class _Selector(selectors.DefaultSelector):
     """Asks the descriptors once; instead of waiting it moves the clock on."""
 
     elapsed = 0.0

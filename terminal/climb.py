@@ -158,10 +158,10 @@ class Climb:
         if token is None:
             return
         answer = await self._client.keys(token)
-        keep_tpk = guard.software_tpk_allowed(self._settings)
+        discard = guard.not_in_software(self._settings)
 
         def install(draft: Draft) -> None:
-            self._keystore.install(draft, answer, self._clock.now(), keep_tpk=keep_tpk)
+            self._keystore.install(draft, answer, self._clock.now(), discard=discard)
 
         self._move(Step.KEYS_INSTALLED, install)
 

@@ -6,6 +6,7 @@ laboratories. PCI PIN and PCI DSS allow none of them in a shop.
 
 from __future__ import annotations
 
+from terminal.crypto.policy import Role
 from terminal.errors import LiveGuardError
 from terminal.settings import Settings
 
@@ -46,9 +47,10 @@ def check_pin(settings: Settings, pan: str) -> None:
     _check(settings, "a PIN typed on a keyboard", pan)
 
 
-def software_tpk_allowed(settings: Settings) -> bool:
-    """Whether a PIN key may be kept in software: against a simulator, or in a laboratory that says so."""
-    return settings.host.loopback or settings.lab.clear_card_data_on_live_host
+def not_in_software(settings: Settings) -> frozenset[Role]:
+    """The keys of a key set that may be checked but not kept: the TPK, but for a simulator or a laboratory."""
+    allowed = settings.host.loopback or settings.lab.clear_card_data_on_live_host
+    return frozenset() if allowed else frozenset({Role.TPK})
 
 
 def _check(settings: Settings, what: str, pan: str) -> None:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hw.card import ManualCard, StripeCard
+from hw.card import Card, ManualCard
 from hw.errors import CardError, TimedOut
 from hw.reader import Reader, open_reader
 from terminal import activation, guard
@@ -32,7 +32,8 @@ from terminal.errors import AmountError, KeystoreError, NotReady, PaymentRefused
 from terminal.events import CardRead, CardRefused, CardWanted, Event, EventStream
 from terminal.exchange import Exchange
 from terminal.home import JOURNAL_ID, VAULT_FILE, find_secret
-from terminal.hosts.viopay_wire import Card, charge_request, refund_request
+from terminal.hosts.viopay_wire import Card as CardFields
+from terminal.hosts.viopay_wire import charge_request, refund_request
 from terminal.journal import Journal, SealedRequest
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.money import Amount
@@ -282,7 +283,7 @@ class Terminal:
         if expires_at is not None and expires_at <= self._clock.now():
             await self._climb.renew_keys()
 
-    async def _wait_for_card(self, amount: Amount, reference: str) -> StripeCard:
+    async def _wait_for_card(self, amount: Amount, reference: str) -> Card:
         reader = await self._open_reader()
         if not reader.capabilities.encrypts and not (
             self.settings.host.loopback or self.settings.lab.clear_card_data_on_live_host
@@ -309,17 +310,17 @@ class Terminal:
             self._reader = await self._stack.enter_async_context(open_reader(self.settings.reader))
         return self._reader
 
-    def _guard(self, read: StripeCard | ManualCard, pin: str | None) -> None:
+    def _guard(self, read: Card, pin: str | None) -> None:
         guard.check_card(self.settings, read.pan)
         if pin is not None:
             guard.check_pin(self.settings, read.pan)
 
-    def _sealed_card(self, read: StripeCard | ManualCard) -> Card:
+    def _sealed_card(self, read: Card) -> CardFields:
         if isinstance(read, ManualCard):
             pan = self._keystore.seal_card(read.pan.encode("ascii"))
-            return Card(masked_pan=read.masked_pan, expiry=read.expiry, pan=pan)
+            return CardFields(masked_pan=read.masked_pan, expiry=read.expiry, pan=pan)
         track2 = self._keystore.seal_card(read.track2_equivalent())
-        return Card(masked_pan=read.masked_pan, expiry=read.expiry, track2=track2)
+        return CardFields(masked_pan=read.masked_pan, expiry=read.expiry, track2=track2)
 
     def _seal(self, plaintext: bytes) -> SealedRequest:
         key_set_id = self._keystore.key_set_id

@@ -154,9 +154,11 @@ def unwrap_key_set(
     now: datetime,
     tolerated: Tolerated,
     tolerances: Tolerance,
+    discard: frozenset[Role] = frozenset(),
 ) -> StoredSet:
     """Unwrap a key set from the ZMK down, and check it: ids, headers, lengths, check values.
 
+    The bytes of the roles in ``discard`` are not kept, nor their blocks.
     No key may have two roles, the ZMK and the identity secret in ``by_hand`` among them.
 
     Raises KeyBlockError or KeyPolicyError, whose message begins with the role of the key at fault (``tpk: ...``).
@@ -169,10 +171,14 @@ def unwrap_key_set(
             if hmac.compare_digest(held.value, key.value):
                 raise KeyPolicyError(f"{role}: it is the same key as the {other}", advice=_ASK_AGAIN)
         known[role] = key
-    keys = {
-        role: known[role] if role in _KEPT else msgspec.structs.replace(known[role], value=b"") for role in PARENTS
-    }
+    keys = {role: _kept(known[role], discard) for role in PARENTS}
     return StoredSet(answer.key_set_id, answer.issued_at, answer.expires_at, keys)
+
+
+def _kept(key: StoredKey, discard: frozenset[Role]) -> StoredKey:
+    if key.role in discard:
+        return msgspec.structs.replace(key, value=b"", key_block="")
+    return key if key.role in _KEPT else msgspec.structs.replace(key, value=b"")
 
 
 def _take(

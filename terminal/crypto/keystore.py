@@ -214,8 +214,12 @@ class Keystore(Masked):
         del zmk
         _put(draft, ZMK_RECORD, _zmk(zone, kcv))
 
-    def install(self, draft: Draft, answer: WrappedKeySet, now: datetime) -> str:
+    def install(
+        self, draft: Draft, answer: WrappedKeySet, now: datetime, *, discard: frozenset[Role] = frozenset()
+    ) -> str:
         """Unwrap and check a whole key set, and make it the current one; give back its id.
+
+        The keys of the roles in ``discard`` are checked like the others and not kept.
 
         Raises KeyBlockError or KeyPolicyError, whose message begins with the role of the key at fault
         (``tpk: ...``), and KeystoreError where there is no ZMK; then the draft is as it was.
@@ -227,7 +231,7 @@ class Keystore(Masked):
         identity = _decode(draft, IDENTITY_RECORD, StoredKey)
         if identity is not None:
             by_hand[Role.IDENTITY] = identity
-        new = unwrap_key_set(answer, by_hand, now, self._tolerated, self._tolerances)
+        new = unwrap_key_set(answer, by_hand, now, self._tolerated, self._tolerances, discard)
         old = _decode(draft, KEY_SETS_RECORD, StoredSets) or StoredSets()
         last = (each for each in old if each.key_set_id != new.key_set_id and each.expires_at > now)
         _put(draft, KEY_SETS_RECORD, StoredSets(new, next(last, None)))
@@ -281,7 +285,7 @@ class Keystore(Masked):
         seen = self._read.get(name)
         if seen is not None and seen[0] is record and isinstance(seen[1], kind):
             return seen[1]
-        decoded = msgspec.msgpack.decode(record, type=kind)
+        decoded = _decoded(name, record, kind)
         self._read[name] = (record, decoded)
         return decoded
 
@@ -311,7 +315,15 @@ def _put(draft: Draft, name: str, record: StoredKey | StoredSets) -> None:
 
 def _decode(draft: Draft, name: str, kind: type[_Record]) -> _Record | None:
     record = draft.records.get(name)
-    return None if record is None else msgspec.msgpack.decode(record, type=kind)
+    return None if record is None else _decoded(name, record, kind)
+
+
+def _decoded(name: str, record: bytes, kind: type[_Record]) -> _Record:
+    try:
+        return msgspec.msgpack.decode(record, type=kind)
+    except msgspec.MsgspecError:
+        del record
+    raise KeystoreError(f"the record {name!r} was written by another version of this program")
 
 
 def _no_keys() -> KeystoreError:

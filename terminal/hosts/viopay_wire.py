@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from hw.card import EntryMode
 from terminal.clock import rfc3339
 from terminal.errors import CardDataError, PaymentRefused
 from terminal.money import Amount
@@ -25,15 +25,6 @@ REFERENCE_LIMIT = 64
 """Characters of a till's reference or of a refund's reason."""
 CHARGE_ID = r"^ch_[A-Za-z0-9]{1,64}\Z"
 REFUND_ID = r"^rf_[A-Za-z0-9]{1,64}\Z"
-
-
-class EntryMode(StrEnum):
-    """How the card was read."""
-
-    CHIP = "chip"
-    SWIPE = "swipe"
-    CONTACTLESS = "contactless"
-    MANUAL = "manual"
 
 
 class Money(Struct, frozen=True):
