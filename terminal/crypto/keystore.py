@@ -322,8 +322,7 @@ def _decoded(name: str, record: bytes, kind: type[_Record]) -> _Record:
     try:
         return msgspec.msgpack.decode(record, type=kind)
     except msgspec.MsgspecError:
-        del record
-    raise KeystoreError(f"the record {name!r} was written by another version of this program")
+        raise KeystoreError(f"the record {name!r} was written by another version of this program") from None
 
 
 def _no_keys() -> KeystoreError:
