@@ -190,10 +190,10 @@ class Header:
         if self.exportability not in EXPORTABILITY and not _digits(self.exportability, 1):
             raise _malformed(f"{self.exportability!r} is no exportability that ANSI X9.143 knows")
         if self.blocks:
-            ids = [block.id for block in self.blocks]
+            ids = {block.id for block in self.blocks}
             if _PADDING_ID in ids:
-                raise _malformed("the padding block is not last, or was given by hand")
-            if len(ids) != len(set(ids)):  # 6.3.6
+                raise _malformed("the padding block is made by `wrap`, never given")
+            if len(ids) != len(self.blocks):  # 6.3.6
                 raise _malformed("an optional block occurs twice")
 
     @property
@@ -213,24 +213,23 @@ class _Binding:
     cipher: Callable[[bytes], BlockCipherAlgorithm]
     size: int
     """Bytes of a cipher block, and of the MAC."""
-    derivation: Mapping[int, tuple[Sequence[bytes], Sequence[bytes]]]
-    """Bytes of a KBPK -> what is put through its CMAC, block by block, to give the KBEK and the KBAK."""
+    derivation: Mapping[int, Sequence[bytes]]
+    """Bytes of a KBPK -> what is put through its CMAC, block by block, to give the KBEK and then the KBAK."""
 
 
-def _derivation_data(size: int, kbpk_sizes: Mapping[int, int]) -> dict[int, tuple[list[bytes], list[bytes]]]:
-    """The derivation data for each length of KBPK, given the algorithm indicator of each (tables 24 and 25).
+def _derivation_data(size: int, indicators: Mapping[int, int]) -> dict[int, list[bytes]]:
+    """The derivation data for each length of KBPK, given its algorithm indicator (tables 24 and 25).
 
     Eight bytes: a counter from 1, what the derived key is for (0 encryption, 1 authentication) in two bytes, a
     separator, the algorithm in two bytes, and the length of the derived key in bits in two bytes.
     """
-
-    def blocks(purpose: int, indicator: int, length: int) -> list[bytes]:
-        counters = range(1, 1 + -(-length // size))
-        return [struct.pack(">BHBHH", counter, purpose, 0, indicator, 8 * length) for counter in counters]
-
     return {
-        length: (blocks(0, indicator, length), blocks(1, indicator, length))
-        for length, indicator in kbpk_sizes.items()
+        length: [
+            struct.pack(">BHBHH", counter, purpose, 0, indicator, 8 * length)
+            for purpose in (0, 1)
+            for counter in range(1, 1 + -(-length // size))
+        ]
+        for length, indicator in indicators.items()
     }
 
 
@@ -310,16 +309,13 @@ def _derive(binding: _Binding, kbpk: bytes) -> tuple[bytes, bytes]:
         sizes = " or ".join(map(str, binding.derivation))
         raise KeyBlockError(f"key block: its protection key must have {sizes} bytes, and this one has {len(kbpk)}")
     keyed = CMAC(binding.cipher(kbpk))  # copied below: the key schedule is made once
-    derived = []
-    for blocks in binding.derivation[len(kbpk)]:
-        material = b""
-        for block in blocks:
-            prf = keyed.copy()
-            prf.update(block)
-            material += prf.finalize()
-        derived.append(material[: len(kbpk)])  # of an AES-192 key half of the last block is left over
-    kbek, kbak = derived
-    return kbek, kbak
+    material = b""
+    for block in binding.derivation[len(kbpk)]:
+        prf = keyed.copy()
+        prf.update(block)
+        material += prf.finalize()
+    half = len(material) // 2  # of which an AES-192 key does not need all
+    return material[: len(kbpk)], material[half : half + len(kbpk)]
 
 
 def _cmac(binding: _Binding, kbak: bytes, message: bytes) -> bytes:
@@ -364,14 +360,14 @@ def _parse(block: str, tolerances: Tolerance) -> tuple[Header, bytes, bytes, byt
 
 
 def _parse_blocks(block: str, count: int, tolerances: Tolerance) -> tuple[tuple[OptionalBlock, ...], int]:
-    """`count` optional blocks (6.3.6), the padding block left out where it is last, and where they end.
+    """`count` optional blocks (6.3.6), without the padding block that may be the last, and where they end.
 
     A length counts the whole block with its id and itself. It has two hex digits, or where they are 00 (the
     extended form, for more than 255 characters) the number of its bytes, 02, and then four hex digits.
     """
     found = []
     at = _FIXED
-    for _ in range(count):
+    for following in reversed(range(count)):
         start, length = at + 4, block[at + 2 : at + 4]
         if length == "00":
             if block[start : start + 2] != "02":
@@ -380,10 +376,12 @@ def _parse_blocks(block: str, count: int, tolerances: Tolerance) -> tuple[tuple[
         end = at + int.from_bytes(_from_hex(length, tolerances), "big")
         if not start <= end <= len(block):
             raise _malformed("an optional block is shorter than its own length field, or runs over the end")
-        found.append(OptionalBlock(block[at : at + 2], block[start:end]))
+        id = block[at : at + 2]
+        if id != _PADDING_ID:
+            found.append(OptionalBlock(id, block[start:end]))
+        elif following:
+            raise _malformed("its padding block is not the last")
         at = end
-    if found and found[-1].id == _PADDING_ID:
-        found.pop()
     return tuple(found), at
 
 

@@ -429,8 +429,8 @@ def test_the_data_of_an_optional_block():
         ("01", "L!10LABELTEXT...", "two letters or digits"),
         ("01", "LB0FLABELTEXT..", "whole cipher blocks"),
         ("02", "HM0621PB04", "whole cipher blocks"),
-        ("02", "PB1Axxxxxxxxxxxxxxxxxxxxxx" + "HM0621", "not last"),
-        ("02", "PB10xxxxxxxxxxxx" + "PB10xxxxxxxxxxxx", "not last"),
+        ("02", "PB1Axxxxxxxxxxxxxxxxxxxxxx" + "HM0621", "not the last"),
+        ("02", "PB10xxxxxxxxxxxx" + "PB10xxxxxxxxxxxx", "not the last"),
         ("02", "LB10LABELTEXT..." + "LB10LABELTEXT...", "twice"),
     ],
 )
@@ -606,7 +606,7 @@ def test_no_more_optional_blocks_than_their_field_can_count():
 
 
 def test_the_padding_block_and_a_repeated_one_are_not_the_caller_s_to_give():
-    with pytest.raises(KeyBlockError, match="by hand"):
+    with pytest.raises(KeyBlockError, match="never given"):
         replace(PIN_KEY, blocks=(OptionalBlock("PB", "000"),))
     with pytest.raises(KeyBlockError, match="twice"):
         replace(PIN_KEY, blocks=(OptionalBlock("LB", "a"), OptionalBlock("LB", "b")))
