@@ -1,0 +1,90 @@
+"""The terminal's journal against the host's ledger: every charge and refund on both sides, or a difference.
+
+``rows`` puts both into one shape, ``differences`` says where they part. The journal is read from disk and the
+ledger over ``GET /sim/ledger``; neither side's memory is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from terminal.payment import UNRESOLVED, Kind, Payment, State
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A charge as one side knows it. ``minor`` is what was approved, or asked where nothing was."""
+
+    charge_id: str
+    idempotency_key: str
+    reference: str
+    minor: int
+    currency: str
+    status: str
+    entry_mode: str
+    refunds: tuple[tuple[str, int, str], ...]
+    """(refund id, minor units, status) in order of their ids."""
+
+
+def journal_rows(payments: Iterable[Payment]) -> list[Row]:
+    """The journal's charges that reached the host, oldest first; refunds stand with their charge."""
+    payments = list(payments)
+    refunds: dict[str, list[tuple[str, int, str]]] = {}
+    for payment in payments:
+        if payment.kind is Kind.REFUND and payment.refund_id:
+            entry = (payment.refund_id, payment.amount.minor, payment.state.value)
+            refunds.setdefault(payment.parent, []).append(entry)
+    return [
+        Row(
+            charge_id=payment.charge_id,
+            idempotency_key=payment.id,
+            reference=payment.reference,
+            minor=(payment.approved or payment.amount).minor,
+            currency=payment.amount.currency,
+            status=payment.state.value,
+            entry_mode=payment.entry_mode,
+            refunds=tuple(sorted(refunds.get(payment.id, ()))),
+        )
+        for payment in payments
+        if payment.kind is Kind.CHARGE and payment.state not in (State.REFUSED, State.WITHDRAWN)
+    ]
+
+
+def ledger_rows(ledger: Mapping[str, Any], terminal_id: str) -> list[Row]:
+    """The ledger's charges of one terminal, oldest first, from the answer of ``GET /sim/ledger``."""
+    return [
+        Row(
+            charge_id=charge["id"],
+            idempotency_key=charge["idempotency_key"] or "",
+            reference=charge["reference"],
+            minor=int(charge["amount"]["value"]),
+            currency=charge["amount"]["currency"],
+            status=charge["status"],
+            entry_mode=charge["entry_mode"],
+            refunds=tuple(sorted((r["id"], int(r["amount"]["value"]), r["status"]) for r in charge["refunds"])),
+        )
+        for charge in ledger["charges"]
+        if charge["terminal_id"] == terminal_id
+    ]
+
+
+def differences(journal: Iterable[Row], ledger: Iterable[Row]) -> list[str]:
+    """One line for each charge on which the two do not agree; empty when they do."""
+    ours = {row.idempotency_key: row for row in journal}
+    theirs = {row.idempotency_key: row for row in ledger}
+    found = []
+    for key in sorted(ours.keys() | theirs.keys()):
+        mine, other = ours.get(key), theirs.get(key)
+        if mine is None:
+            found.append(f"{other and other.charge_id}: in the ledger only")
+        elif other is None:
+            if mine.status not in UNRESOLVED:
+                found.append(f"{mine.charge_id or mine.reference}: in the journal only ({mine.status})")
+            else:
+                found.append(f"{mine.reference}: not resolved ({mine.status})")
+        elif mine != other:
+            parts = [name for name in Row.__dataclass_fields__ if getattr(mine, name) != getattr(other, name)]
+            found.append(f"{other.charge_id}: they differ in {', '.join(parts)}")
+    return found
