@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
 from http.cookiejar import CookieJar
@@ -264,8 +264,9 @@ class HostSession:
         asked = error.retry_after if isinstance(error, HostRefused) else None
         if asked is not None:
             return asked if asked <= RETRY_AFTER_MOST else None
-        ceiling = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** (attempt - 1))
-        return ceiling * int.from_bytes(self._random(4), "big") / 2**32
+        ceiling = min(BACKOFF_MOST, BACKOFF_FIRST * 2.0 ** (attempt - 1))
+        share: float = int.from_bytes(self._random(4), "big") / 2**32
+        return ceiling * share
 
 
 class _NoCookies(CookieJar):
@@ -284,9 +285,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
-        until, now = parsedate_to_datetime(text), parsedate_to_datetime(headers.get("date", ""))
-    except ValueError:
+        until, now = (_moment(headers.get(name, "")) for name in ("retry-after", "date"))
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(
-        0.0, (until.replace(tzinfo=until.tzinfo or UTC) - now.replace(tzinfo=now.tzinfo or UTC)).total_seconds()
-    )
+
+
+def _moment(text: str) -> datetime:
+    moment = parsedate_to_datetime(text)
+    return moment.replace(tzinfo=moment.tzinfo or UTC)
