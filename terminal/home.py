@@ -18,6 +18,7 @@ import msgspec
 from terminal import settings as settings_file
 from terminal.climb import RECORD, provisioned_record
 from terminal.clock import Random
+from terminal.crypto import vault_file
 from terminal.crypto.ceremony import Component, combine_components
 from terminal.crypto.keystore import Keystore
 from terminal.crypto.vault import CredentialFile, Passphrase, Secret, Vault
@@ -26,7 +27,7 @@ from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.settings import Settings
 
-VAULT_FILE = "vault"
+VAULT_FILE = vault_file.FILE_NAME
 CREDENTIAL_NAME = "tillwright"
 """The systemd credential that opens the vault of an unattended terminal."""
 JOURNAL_ID = "journal_id"
@@ -99,6 +100,7 @@ def provision(
     components: tuple[Component, ...] = (),
     zmk_kcv: str = "",
     credentials_file: Path | None = None,
+    reader: str | None = None,
 ) -> None:
     """Give a terminal its identity and its ZMK. The vault comes last: with it the terminal is provisioned.
 
@@ -118,7 +120,7 @@ def provision(
         raise SettingsError("the device document: identity.secret is not base64") from None
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        settings_file.save(home, url, str(credentials_file) if credentials_file else None)
+        settings_file.save(home, url, str(credentials_file) if credentials_file else None, reader)
     except OSError as error:
         raise SettingsError(f"{home} cannot be written: {error.strerror}") from None
     journal_id = random(16).hex()

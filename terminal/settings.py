@@ -154,8 +154,8 @@ def load(home: Path) -> Settings:
     return msgspec.structs.replace(parse(text, str(path)), home=str(home))
 
 
-def save(home: Path, url: str, credentials_file: str | None) -> None:
-    """Write the host's URL (and the credentials file) into the settings, and leave the rest as it is."""
+def save(home: Path, url: str, credentials_file: str | None, reader: str | None = None) -> None:
+    """Write the host's URL (and the credentials file and the reader) into the settings, and leave the rest as it is."""
     import tomli_w
 
     path = home / FILE_NAME
@@ -163,6 +163,8 @@ def save(home: Path, url: str, credentials_file: str | None) -> None:
     document.setdefault("host", {})["url"] = url
     if credentials_file:
         document["credentials_file"] = credentials_file
+    if reader:
+        document["reader"] = reader
     text = tomli_w.dumps(document)
     parse(text, str(path))
     fresh = path.with_suffix(".new")

@@ -24,6 +24,7 @@ from typing import Any, Final
 
 from terminal.errors import KeystoreError
 
+FILE_NAME: Final = "vault"
 FORMAT: Final = "tillwright-vault"
 VERSION: Final = 1
 MAX_FILE: Final = 64 * 1024 * 1024
