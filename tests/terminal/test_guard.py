@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from hw.pan import luhn_digit
+from terminal import guard
+from terminal.crypto.policy import Role
+from terminal.errors import LiveGuardError
+from terminal.settings import HostSettings, LabSettings, Settings
+
+SIMULATOR = Settings(host=HostSettings(url="http://127.0.0.1:8080"))
+LIVE = Settings(host=HostSettings(url="https://api.viopay.io"))
+LAB = Settings(host=HostSettings(url="https://api.viopay.io"), lab=LabSettings(clear_card_data_on_live_host=True))
+TEST_PAN, SOME_PAN = "4111111111111111", "4000001234567899"
+
+CHECKS = [guard.check_card, guard.check_pin]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_simulator_takes_anything(check):
+    check(SIMULATOR, SOME_PAN)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("pan", [TEST_PAN, SOME_PAN])
+def test_a_live_host_is_guarded_and_the_setting_is_named(check, pan):
+    with pytest.raises(LiveGuardError) as caught:
+        check(LIVE, pan)
+    assert guard.LAB_SETTING in caught.value.advice
+    assert pan not in str(caught.value) + caught.value.advice
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_laboratory_may_use_published_test_numbers_and_no_other(check):
+    check(LAB, TEST_PAN)
+    with pytest.raises(LiveGuardError, match="published test cards only") as caught:
+        check(LAB, SOME_PAN)
+    assert SOME_PAN not in str(caught.value)
+
+
+def test_a_pin_key_is_kept_in_software_for_a_simulator_or_a_laboratory_only():
+    assert guard.not_in_software(LIVE) == {Role.TPK}
+    assert not guard.not_in_software(SIMULATOR)
+    assert not guard.not_in_software(LAB)
+
+
+def test_the_published_numbers_are_card_numbers():
+    assert all(luhn_digit(pan) for pan in guard.TEST_PANS)
