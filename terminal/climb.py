@@ -15,7 +15,7 @@ import msgspec
 
 from terminal import config, guard
 from terminal.activation import ACTIVATION, CALLS_LEFT, WAYS_BACK, Level, Step
-from terminal.clock import HostClock
+from terminal.clock import HostClock, rfc3339
 from terminal.crypto.keystore import Keystore
 from terminal.crypto.vault import Draft, Vault
 from terminal.errors import HostAnswerInvalid, HostRefused, VersionTooOld
@@ -162,6 +162,7 @@ class Climb:
 
         def install(draft: Draft) -> None:
             self._keystore.install(draft, answer, self._clock.now(), discard=discard)
+            draft.facts.update(key_set_id=answer.key_set_id, key_set_expires_at=rfc3339(answer.expires_at))
 
         self._move(Step.KEYS_INSTALLED, install)
 

@@ -155,7 +155,7 @@ def load(home: Path) -> Settings:
 
 
 def save(home: Path, url: str, credentials_file: str | None, reader: str | None = None) -> None:
-    """Write the host's URL (and the credentials file and the reader) into the settings, and leave the rest as it is."""
+    """Write the host's URL (and the others where given) into the settings, and leave the rest as it is."""
     import tomli_w
 
     path = home / FILE_NAME

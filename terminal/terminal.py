@@ -22,8 +22,9 @@ from hw.card import Card, ManualCard
 from hw.errors import CardError, TimedOut
 from hw.reader import Reader, open_reader
 from terminal import activation, guard
-from terminal.climb import Climb
+from terminal.climb import CONFIG, Climb
 from terminal.clock import HostClock, Now, Random, system_now, system_random
+from terminal.config import Config, parse_config
 from terminal.crypto import policy
 from terminal.crypto.keyblock import Tolerance
 from terminal.crypto.keystore import KeyFacts, Keystore
@@ -133,6 +134,12 @@ class Terminal:
     def level(self) -> activation.Level:
         """Where the terminal stands, on disk."""
         return self._climb.level
+
+    @property
+    def config(self) -> Config | None:
+        """What the host told this terminal to be; None before it is configured."""
+        kept = self._vault.get(CONFIG)
+        return parse_config(kept) if kept is not None else None
 
     def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the terminal is closed."""
