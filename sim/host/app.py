@@ -1,0 +1,271 @@
+"""The ASGI application: which path is which call, and what happens around each of them.
+
+A call's way: read (bounded), a fault chosen, one transaction of the ledger in which it is judged, the record, the
+answer. Nothing awaits between the judging and the commit, so two requests are never judged at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from urllib.parse import parse_qsl
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Route, Router
+from starlette.types import Receive, Scope, Send
+
+from sim.faults import TWISTS, AnyRule, Clock, Delay, ErrorStatus, Faults, kind
+from sim.host import control, viopay_activation, viopay_payments
+from sim.host.calls import CALLS, Answer, Call, plain_answer
+from sim.host.config import HostConfig
+from sim.host.host import Host
+from sim.host.hsm import Hsm
+from sim.host.ledger import Ledger, to_ms
+from sim.host.peek import peek_amount, peek_device
+from sim.host.refusals import Refusal, Why, default_code, error_body
+from sim.host.wire import BodyTooLarge, read_body, send_body, send_under
+from terminal.clock import Now, Random
+
+_log = logging.getLogger(__name__)
+
+Handler = Callable[[Host, Call], Answer]
+
+_MAX_QUERY = 16
+
+
+def health(_host: Host, _call: Call) -> Answer:
+    """``GET /health/live``."""
+    return plain_answer({"status": "ok", "service": "vi-backoffice-api"})
+
+
+HANDLERS: dict[str, Handler] = {
+    "charge": viopay_payments.charge,
+    "refund": viopay_payments.refund,
+    "cancel": viopay_payments.cancel,
+    "reverse": viopay_payments.cancel,
+    "charge_lookup": viopay_payments.charge_lookup,
+    "charge_search": viopay_payments.charge_search,
+    "refund_lookup": viopay_payments.refund_lookup,
+    "heartbeat": viopay_payments.heartbeat,
+    "bootstrap": viopay_activation.bootstrap,
+    "pairing_code": viopay_activation.pairing_code,
+    "status": viopay_activation.status,
+    "claim": viopay_activation.claim,
+    "attest": viopay_activation.attest,
+    "keys": viopay_activation.keys,
+    "config": viopay_activation.config,
+    "terminal_parameters": viopay_activation.terminal_parameters,
+    "activate": viopay_activation.activate,
+    "client_session": viopay_activation.client_session,
+    "auth_token": viopay_activation.client_session,
+    "session_initiate": viopay_activation.session_initiate,
+    "health": health,
+}
+
+
+class HostApp:
+    """The host as an ASGI application. ``host`` and ``faults`` are for whoever runs it in the same process."""
+
+    def __init__(self, host: Host, *, now: Now, faults: Faults) -> None:
+        self.host, self.now, self.faults = host, now, faults
+        routes: list[BaseRoute] = []
+        for name, (method, path) in CALLS.items():
+            routes.append(Route(path, _Protocol(self, name), methods=[method]))
+        for method, path, handler in self._control():
+            routes.append(Route(path, _Control(self, handler), methods=[method]))
+        self._router = Router(routes, redirect_slashes=False)
+
+    def _control(self) -> Iterable[tuple[str, str, Callable[[Call], Answer]]]:
+        def of_host(handler: Handler) -> Callable[[Call], Answer]:
+            return lambda call: handler(self.host, call)
+
+        yield "POST", "/sim/devices", of_host(control.provision)
+        yield "POST", "/sim/devices/{id}", of_host(control.change_device)
+        yield "GET", "/sim/devices/{id}", of_host(control.show_device)
+        yield "GET", "/sim/ledger", of_host(control.ledger)
+        yield "POST", "/sim/settle", of_host(control.settle)
+        yield "GET", "/sim/exchanges", of_host(control.exchanges)
+        yield "POST", "/sim/faults", lambda call: control.set_faults(self.faults, call)
+        yield "GET", "/sim/faults", lambda call: control.show_faults(self.faults, call)
+        yield "DELETE", "/sim/faults", lambda call: control.clear_faults(self.faults, call)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI. Where the server cannot close a connection, a fault that wants it closed raises ConnectionCut."""
+        scope["app"] = self  # so that the router raises what it does not know, and leaves the words to us
+        try:
+            await self._router(scope, receive, send)
+        except HTTPException as error:
+            why, words = (Why.METHOD, "method") if error.status_code == Why.METHOD.status else (Why.UNKNOWN, "path")
+            answer = self.refused(Refusal(why, f"There is no such {words} here."))
+            await send_body(send, answer.status, answer.body)
+
+    def judge(self, work: Callable[[], Answer]) -> Answer:
+        """Run ``work`` in one transaction. A refusal is an answer, and is committed; our own mistake is a 500."""
+        try:
+            with self.host.ledger.transaction():
+                try:
+                    return work()
+                except Refusal as refusal:
+                    return self.refused(refusal)
+        except Exception:
+            _log.exception("a request failed by our own mistake, and changed nothing")
+            return self.refused(Refusal(Why.BROKEN, "The host has failed."))
+
+    def refused(self, refusal: Refusal) -> Answer:
+        """The error body of a refusal."""
+        body = error_body(refusal.why.code, refusal.message, self.host.random, refusal.details)
+        return Answer(msgspec.json.encode(body), body, refusal.why.status, retry_after=refusal.retry_after)
+
+
+class _Endpoint:
+    """What protocol and control calls have in common: reading a request."""
+
+    name: str | None = None
+
+    def __init__(self, app: HostApp) -> None:
+        self._app = app
+
+    async def _read(self, scope: Scope, receive: Receive, limit: int) -> Call | None:
+        """The request; None when the client went away; Refusal where it is too large."""
+        headers: dict[str, str] = {}
+        repeated = set()
+        for raw_name, raw_value in scope["headers"]:
+            name = raw_name.decode("latin-1").lower()
+            if name in headers:
+                repeated.add(name)
+            headers[name] = raw_value.decode("latin-1")
+        try:
+            body = await read_body(scope, receive, limit)
+        except BodyTooLarge:
+            raise Refusal(Why.MALFORMED, f"The body is larger than {limit} bytes.") from None
+        if body is None:
+            return None
+        return Call(
+            name=self.name,
+            method=scope["method"],
+            path=scope["path"],
+            now=self._app.now(),
+            headers=headers,
+            repeated=frozenset(repeated),
+            query=_query(scope.get("query_string", b"")),
+            id=scope["path_params"].get("id", ""),
+            body=body,
+        )
+
+
+class _Control(_Endpoint):
+    """A call under ``/sim/``: from this machine only, never a fault, never in the record."""
+
+    def __init__(self, app: HostApp, handler: Callable[[Call], Answer]) -> None:
+        super().__init__(app)
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        try:
+            control.check_loopback(scope)
+            call = await self._read(scope, receive, app.host.config.max_control_body)
+        except Refusal as refusal:
+            answer = app.refused(refusal)
+        else:
+            if call is None:
+                return
+            answer = app.judge(lambda: self._handler(call))
+        await send_body(send, answer.status, answer.body, retry_after=answer.retry_after)
+
+
+class _Protocol(_Endpoint):
+    """A call of the VioPay POS API, with the faults around it."""
+
+    def __init__(self, app: HostApp, name: str) -> None:
+        super().__init__(app)
+        self.name = name
+        self._handler = HANDLERS[name]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        try:
+            call = await self._read(scope, receive, app.host.config.max_body)
+        except Refusal as refusal:
+            answer = app.refused(refusal)
+            await send_body(send, answer.status, answer.body)
+            return
+        if call is None:
+            return
+        rule = self._rule(call)
+        if isinstance(rule, Delay):
+            await asyncio.sleep(rule.seconds)
+            call.now = app.now()
+        answer = self._act(call, rule)
+        if answer.not_before is not None and answer.not_before > call.now:
+            await asyncio.sleep((answer.not_before - call.now).total_seconds())
+        if rule is None:
+            await send_body(send, answer.status, answer.body, retry_after=answer.retry_after)
+        else:
+            await self._send_under(rule, answer, scope, receive, send)
+
+    def _rule(self, call: Call) -> AnyRule | None:
+        """The fault that this call meets."""
+        host, faults = self._app.host, self._app.faults
+        if not faults:
+            return None
+        return faults.choose(call.name, peek_device(host, call), lambda: peek_amount(host, call))
+
+    def _act(self, call: Call, rule: AnyRule | None) -> Answer:
+        """Judge the call and record it. Where the rule keeps it from the host, nothing is judged."""
+        app = self._app
+        acts = True
+        if rule is not None:
+            acts = rule.reaches_host
+            call.twist = TWISTS.get(type(rule))
+            if isinstance(rule, Clock):
+                call.now += timedelta(seconds=rule.seconds)
+        if not acts:
+            app.host.exchanges.add(call, None, kind(rule) if rule else None)
+            return Answer(b"", None)
+        answer = app.judge(lambda: self._judge(call))
+        app.host.exchanges.add(call, answer, kind(rule) if rule else None)
+        return answer
+
+    def _judge(self, call: Call) -> Answer:
+        host = self._app.host
+        host.ledger.forget(to_ms(call.now), host.config.idempotency_life)
+        return self._handler(host, call)
+
+    async def _send_under(self, rule: AnyRule, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._app
+        body = answer.body
+        if isinstance(rule, ErrorStatus):
+            code = rule.code or default_code(rule.status)
+            body = msgspec.json.encode(error_body(code, rule.message, app.host.random))
+        await send_under(
+            rule, scope, receive, send, status=answer.status, body=body, retry_after=answer.retry_after,
+            random=app.faults.random,
+        )  # fmt: skip
+
+
+def _query(raw: bytes) -> dict[str, str]:
+    """The query's fields, the last one where a name comes twice; empty where there are too many."""
+    if not raw:
+        return {}
+    try:
+        return dict(parse_qsl(raw.decode("latin-1"), max_num_fields=_MAX_QUERY))
+    except ValueError:
+        return {}
+
+
+def create_app(
+    ledger: Ledger,
+    *,
+    hsm: Hsm,
+    now: Now,
+    random: Random,
+    faults: Faults | None = None,
+    config: HostConfig | None = None,
+) -> HostApp:
+    """A host over that ledger. Without ``faults`` nothing goes wrong, until ``POST /sim/faults`` says so."""
+    host = Host(ledger, hsm=hsm, random=random, config=config or HostConfig())
+    return HostApp(host, now=now, faults=faults if faults is not None else Faults(random))
