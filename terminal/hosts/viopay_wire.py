@@ -52,7 +52,7 @@ class Card(Struct, frozen=True, omit_defaults=True, kw_only=True):
 
     def check(self) -> None:
         """Raise CardDataError, quoting no digit, unless each field is what it should be."""
-        if not re.match(r"^[0-9]{0,6}\*{3,}[0-9]{0,4}\Z", self.masked_pan):
+        if not re.match(r"^[0-9]{0,6}\*{2,}[0-9]{0,4}\Z", self.masked_pan):
             raise CardDataError("the masked card number shows more than its first six and last four digits")
         if not re.match(r"^[0-9]{2}(0[1-9]|1[0-2])\Z", self.expiry):
             raise CardDataError("the card's expiry date is not YYMM")
