@@ -16,7 +16,7 @@ import click
 from hw.errors import ReaderError
 from terminal import errors
 from terminal.cli.common import Common
-from terminal.cli.screen import printable
+from terminal.cli.text import printable
 from terminal.payment import UNRESOLVED, State
 
 OK: Final = 0

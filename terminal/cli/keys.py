@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from terminal.cli.common import Common
-from terminal.cli.screen import columns
+from terminal.cli.text import columns
 
 if TYPE_CHECKING:
     from terminal.crypto.keystore import KeyFacts

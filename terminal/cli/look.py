@@ -9,7 +9,7 @@ import click
 
 from terminal import settings as settings_file
 from terminal.cli.common import Common
-from terminal.cli.screen import STATES, columns, payment_facts
+from terminal.cli.text import STATES, columns, payment_facts
 from terminal.clock import parse_rfc3339, rfc3339, system_now
 from terminal.crypto import vault_file
 from terminal.errors import KeystoreError

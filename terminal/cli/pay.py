@@ -15,7 +15,7 @@ import click
 
 from terminal.cli.common import Common
 from terminal.cli.failures import OUTCOMES
-from terminal.cli.screen import STATES, payment_facts
+from terminal.cli.text import STATES, payment_facts, printable
 from terminal.errors import AmountError, CardDataError, PaymentRefused
 from terminal.money import Amount
 from terminal.payment import WITHOUT_EFFECT, Kind, Payment, State
@@ -245,8 +245,6 @@ def _outcome(common: Common, payment: Payment) -> int:
 
 def _told(payment: Payment) -> Iterable[str]:
     """The outcome in a line, what to do next in another."""
-    from terminal.cli.screen import printable
-
     amount = payment.approved or payment.amount
     line = f"{payment.kind.value} {STATES[payment.state]}: {amount}"
     details = [payment.masked_pan]

@@ -19,7 +19,8 @@ from rich.text import Text
 
 from terminal import events
 from terminal.cli.letters import large
-from terminal.cli.screen import describe, printable
+from terminal.cli.text import printable
+from terminal.cli.words import describe
 from terminal.money import Amount
 
 REDRAWN = 4
@@ -100,7 +101,8 @@ class Picture:
                 self._console.print(Text(describe(event)))
                 self._show(Spinner("line", "Asking the host"))
             case _:
-                self._console.print(Text(describe(event), style="dim"))
+                if told := describe(event):
+                    self._console.print(Text(told, style="dim"))
 
     def close(self) -> None:
         """Come to rest."""

@@ -1,0 +1,60 @@
+"""Payments, tables and strangers' words, as text and as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from terminal.clock import rfc3339
+from terminal.payment import Kind, Payment, State
+
+STATES: dict[str, str] = {
+    State.NEW: "new",
+    State.IN_FLIGHT: "with the host",
+    State.IN_DOUBT: "in doubt",
+    State.PENDING: "pending",
+    State.APPROVED: "approved",
+    State.DECLINED: "declined",
+    State.REFUSED: "refused by the host",
+    State.WITHDRAWN: "not sent",
+    State.CANCELED: "canceled",
+    State.PARTIALLY_REFUNDED: "refunded in part",
+    State.REFUNDED: "refunded",
+}
+"""A payment's states in people's words."""
+
+
+def printable(text: str) -> str:
+    """The text without control characters: a host's words are no commands to a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def payment_facts(payment: Payment) -> dict[str, Any]:
+    """A payment as plain JSON values, amounts as ``{value, currency}``."""
+    approved = payment.approved
+    return {
+        "id": payment.id,
+        "kind": payment.kind.value,
+        "state": payment.state.value,
+        "reference": payment.reference,
+        "amount": {"value": str(payment.amount.minor), "currency": payment.amount.currency},
+        "approved": {"value": str(approved.minor), "currency": approved.currency} if approved else None,
+        "refunded": str(payment.refunded),
+        "left": str(payment.left if payment.kind is Kind.CHARGE else 0),
+        "charge_id": payment.charge_id,
+        "refund_id": payment.refund_id,
+        "parent": payment.parent,
+        "entry_mode": payment.entry_mode,
+        "masked_pan": payment.masked_pan,
+        "authorization_code": payment.authorization_code,
+        "response_code": payment.response_code,
+        "message": payment.message,
+        "created_at": rfc3339(payment.created_at),
+    }
+
+
+def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """The rows as lines, each column as wide as its widest cell."""
+    table = [tuple(printable(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table]

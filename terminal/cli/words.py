@@ -1,0 +1,43 @@
+"""Events in people's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from terminal import events
+from terminal.cli.text import STATES, printable
+from terminal.payment import UNRESOLVED, Kind
+
+
+def describe(event: events.Event) -> str:
+    """The event as a line for people; empty for one that needs none."""
+    tell = _TOLD.get(type(event))
+    return printable(tell(event)) if tell else ""
+
+
+def _code(event: events.PairingCodeShown) -> str:
+    left = max(0, int((event.expires_at - event.at).total_seconds()))
+    again = " (still the same)" if event.resumed else ""
+    return f"pairing code {event.pairing_code}{again}: type it into the merchant's portal within {left} s"
+
+
+def _changed(event: events.PaymentChanged) -> str:
+    if event.state not in UNRESOLVED:
+        return ""  # the command ends with it, in more words
+    reference = f" {event.reference}" if event.reference and event.kind == Kind.CHARGE else ""
+    return f"{event.kind}{reference} {event.amount}: {STATES[event.state]}"
+
+
+_TOLD: dict[type[events.Event], Callable[[Any], str]] = {
+    events.LevelReached: lambda event: f"reached: {event.level}",
+    events.LevelLost: lambda event: f"back to: {event.level} ({event.reason.replace('_', ' ')})",
+    events.PairingCodeShown: _code,
+    events.PairingPolled: lambda event: f"not claimed yet, {event.seconds_left} s left",
+    events.Downloading: lambda event: f"downloading {event.what}",
+    events.ClockMoved: lambda event: f"clock: follows the host, {event.seconds:+.0f} s from where it was",
+    events.CardWanted: lambda event: f"Present your card: {event.amount} ({event.reference})",
+    events.CardRefused: lambda event: f"card not read: {event.reason}",
+    events.CardRead: lambda event: f"card {event.masked_pan} ({event.entry_mode})",
+    events.PaymentChanged: _changed,
+}
