@@ -109,8 +109,7 @@ def test_a_pinned_host_is_trusted_and_one_pin_of_several_is_enough(authority):
 def refused(tls: ssl.SSLContext, **settings: object) -> str:
     with pytest.raises(HostUnreachable, match="is not trusted") as caught:
         ask(tls, **settings)
-    assert (caught.value.host.connections, caught.value.host.received) == (1, 0) or caught.value.host.received == 0
-    assert caught.value.host.requests == []
+    assert caught.value.host.received == 0
     assert caught.value.advice
     return str(caught.value)
 
@@ -129,9 +128,8 @@ def test_the_systems_authorities_do_not_know_ours(authority):
 
 def test_our_file_replaces_the_systems_authorities(authority):
     context = client_context(str(authority.file), ())
-    assert [one["serialNumber"] for one in context.get_ca_certs()] == [
-        f"{authority.certificate.serial_number:X}".zfill(len(f"{authority.certificate.serial_number:X}") + 1 & ~1)
-    ]
+    serials = [int(one["serialNumber"], 16) for one in context.get_ca_certs()]
+    assert serials == [authority.certificate.serial_number]
 
 
 def test_another_host_name_is_not(authority):
