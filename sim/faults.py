@@ -233,7 +233,7 @@ class Faults:
         return None
 
     def public(self) -> dict[str, object]:
-        """As ``GET /sim/faults`` shows them, with how often each matched (``seen``) and did something (``fired``)."""
+        """As ``GET /sim/faults`` shows them; ``seen`` and ``fired`` count what each matched and did."""
         return {"rules": msgspec.to_builtins(self.rules), "seen": self.seen, "fired": self.fired}
 
 

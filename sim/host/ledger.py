@@ -39,7 +39,8 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_by_owner ON tokens (owner, expires_at);
 CREATE TABLE key_sets (
     n INTEGER PRIMARY KEY, key_set_id TEXT NOT NULL UNIQUE, device_id TEXT NOT NULL,
-    mac_key_id TEXT NOT NULL UNIQUE, issued_at INTEGER NOT NULL, expires_at INTEGER NOT NULL, state TEXT NOT NULL, sealed BLOB NOT NULL
+    mac_key_id TEXT NOT NULL UNIQUE, issued_at INTEGER NOT NULL, expires_at INTEGER NOT NULL,
+    state TEXT NOT NULL, sealed BLOB NOT NULL
 );
 CREATE INDEX key_sets_by_device ON key_sets (device_id, n);
 CREATE TABLE nonces (
