@@ -134,17 +134,16 @@ class Climb:
         return None
 
     async def _poll(self) -> None:
-        if self._found is Level.PAIRING:
-            self._found = Level.UNPROVISIONED
-            if self._seconds_left() > 0:
-                self._show_code(resumed=True)
-        else:
+        resumed, self._found = self._found is Level.PAIRING, Level.UNPROVISIONED
+        if not resumed:
             await asyncio.sleep(self._settings.pairing_poll)
         status = await self._client.status()
         if status.is_claimed:
             self._move(Step.CLAIMED, pairing_code="", pairing_expires_at=None)
         elif status.pairing_code_status in ("expired", "none"):
             self._move(Step.CODE_EXPIRED, pairing_code="", pairing_expires_at=None)
+        elif resumed:
+            self._show_code(resumed=True)
         else:
             self._emit(PairingPolled(at=self._clock.now(), seconds_left=max(0, int(self._seconds_left()))))
 

@@ -1,0 +1,531 @@
+"""The climb, against the real host: every way up, every way back, and a power cut at every write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from sim.host.config import HostConfig
+from terminal import climb
+from terminal.activation import Level
+from terminal.crypto.policy import Role
+from terminal.crypto.vault import Vault
+from terminal.crypto.vault_file import read_facts
+from terminal.errors import (
+    EnvelopeError,
+    HostAnswerInvalid,
+    HostRefused,
+    HostSilent,
+    HostUnreachable,
+    KeyPolicyError,
+    VersionTooOld,
+)
+from terminal.events import ClockMoved, Downloading, LevelLost, LevelReached, PairingCodeShown, PairingPolled
+from terminal.home import VAULT_FILE
+from tests.world import World
+
+WAY_UP = ["bootstrapped", "pairing", "claimed", "attested", "keyed", "configured", "parameterised", "activated"]
+CALLS_UP = [
+    "POST /pos/bootstrap",
+    "GET /pos/status",
+    "POST /pos/pairing-code",
+    "GET /pos/status",
+    "POST /pos/attest",
+    "POST /pos/keys",
+    "POST /pos/config",
+    "POST /pos/terminal-parameters",
+    "POST /pos/activate",
+]
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path)
+    yield world
+    world.close()
+
+
+def levels(events):
+    return [event.level for event in events if isinstance(event, LevelReached)]
+
+
+def test_a_new_terminal_climbs_every_level_once_and_tells_of_each(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = await world.activate(till)
+            assert till.level is Level.ACTIVATED
+            roles = [fact.role for fact in till.keys()]
+        return events, roles
+
+    events, roles = world.run(main())
+    assert levels(events) == WAY_UP
+    assert world.network.paths() == CALLS_UP
+    assert roles == [Role.ZMK, Role.IDENTITY, Role.TMK, Role.KEK, Role.MSK, Role.TPK, Role.TDK, Role.MAC]
+    last = [event for event in events if isinstance(event, Downloading)][-1]
+    assert last.received == last.total
+    assert last.total > 20_000
+    assert read_facts(world.home / VAULT_FILE)["level"] == "activated"
+
+
+def test_activating_again_asks_nothing(world):
+    async def main():
+        async with world.activated() as till:
+            await till.activate()
+        async with world.terminal() as till:
+            await till.activate()
+
+    world.run(main())
+    assert world.network.paths() == []
+
+
+def test_what_was_brought_lies_in_the_vault(world):
+    async def main():
+        async with world.activated():
+            pass
+        with Vault.open(world.home / VAULT_FILE, world.secret, random=bytes) as vault:
+            return {name: vault.get(name) for name in (climb.CONFIG, climb.PARAMETERS)}
+
+    kept = world.run(main())
+    assert json.loads(kept[climb.CONFIG])["terminal"]["device_id"] == world.device["device_id"]
+    assert 150_000 < len(kept[climb.PARAMETERS]) < 300_000
+    files = b"".join(file.read_bytes() for file in world.home.iterdir())
+    assert b"terminal_capabilities" not in files
+
+
+def test_the_code_is_polled_every_few_seconds_until_somebody_claims(world):
+    async def main():
+        await world.provision()
+        async with world.terminal(pairing_poll=4.0) as till:
+            heard = []
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while sum(isinstance(event, PairingPolled) for event in heard) < 3:
+                heard.append(await anext(events))
+            code = next(event for event in heard if isinstance(event, PairingCodeShown))
+            await world.claim(code.pairing_code)
+            await task
+            return [event for event in heard if isinstance(event, PairingPolled)]
+
+    polls = world.run(main())
+    assert [event.seconds_left for event in polls] == [296, 292, 288]
+
+
+def test_an_expired_code_is_replaced_by_a_new_one(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            heard = []
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while sum(isinstance(event, PairingCodeShown) for event in heard) < 2:
+                heard.append(await anext(events))
+            codes = [event.pairing_code for event in heard if isinstance(event, PairingCodeShown)]
+            await world.claim(codes[-1])
+            await task
+            return codes, [event.reason for event in heard if isinstance(event, LevelLost)]
+
+    codes, lost = world.run(main())
+    assert codes[0] != codes[1]
+    assert lost == ["code_expired"]
+
+
+def test_a_resumed_pairing_shows_its_unexpired_code_again(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while not isinstance(first := await anext(events), PairingCodeShown):
+                pass
+            task.cancel()
+        async with world.terminal() as till:
+            heard = await world.activate(till)
+        again = next(event for event in heard if isinstance(event, PairingCodeShown))
+        return first, again
+
+    first, again = world.run(main())
+    assert (again.pairing_code, again.expires_at) == (first.pairing_code, first.expires_at)
+    assert (first.resumed, again.resumed) == (False, True)
+    assert world.network.paths().count("POST /pos/pairing-code") == 1
+
+
+def test_a_claim_that_came_while_the_power_was_off_needs_no_new_code(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while not isinstance(shown := await anext(events), PairingCodeShown):
+                pass
+            task.cancel()
+        await world.claim(shown.pairing_code)
+        await asyncio.sleep(3600)
+        async with world.terminal() as till:
+            assert levels(await world.activate(till))[0] == "claimed"
+
+    world.run(main())
+
+
+class PowerCut(BaseException):
+    """The process is gone."""
+
+
+def cut_at(world, monkeypatch, chosen):
+    """A power cut at the chosen moment: before or after a request, or before or after a vault write."""
+    moments = 0
+
+    def moment(*_):
+        nonlocal moments
+        moments += 1
+        if moments == chosen:
+            raise PowerCut
+
+    write = Vault._write if hasattr(Vault, "_write") else None
+    assert write is not None, "the vault's one writing method is not where this test looks"
+
+    def cut_write(self, *words):
+        moment()
+        result = write(self, *words)
+        moment()
+        return result
+
+    world.network.before = world.network.after = moment
+    monkeypatch.setattr(Vault, "_write", cut_write)
+
+
+HELD = {  # what a level on disk promises will not be asked again
+    "bootstrapped": "POST /pos/bootstrap",
+    "pairing": "POST /pos/pairing-code",
+    "attested": "POST /pos/attest",
+    "keyed": "POST /pos/keys",
+    "configured": "POST /pos/config",
+    "parameterised": "POST /pos/terminal-parameters",
+    "activated": "POST /pos/activate",
+}
+
+
+@pytest.mark.parametrize("chosen", range(1, 36))
+def test_a_power_cut_at_any_moment_resumes_at_the_right_level(tmp_path, monkeypatch, chosen):
+    world = World(tmp_path, seed=chosen)
+
+    async def main():
+        await world.provision()
+        with monkeypatch.context() as patch:
+            cut_at(world, patch, chosen)
+            try:
+                async with world.terminal() as till:
+                    await world.activate(till)
+            except PowerCut:
+                pass
+        world.network.before = world.network.after = lambda request: None
+        held = read_facts(world.home / VAULT_FILE)["level"]
+        before = len(world.network.requests)
+        async with world.terminal() as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+        return held, world.network.paths()[before:], await world.exchanges()
+
+    held, resumed, exchanges = world.run(main())
+    world.close()
+    order = [level.value for level in Level]
+    for level in HELD:
+        if order.index(level) <= order.index(held):
+            assert HELD[level] not in resumed, held
+    assert exchanges.count("activate 200") == 1
+    assert not [line for line in exchanges if not line.endswith(" 200")]
+
+
+def test_the_last_moment_of_a_climb_was_among_those_tried(world, monkeypatch):
+    """The range above covers the whole climb: a climb has fewer moments than the range is long."""
+    count = 0
+
+    def counted(*_):
+        nonlocal count
+        count += 1
+
+    write = Vault._write
+
+    def counted_write(self, *words):
+        counted()
+        result = write(self, *words)
+        counted()
+        return result
+
+    async def main():
+        await world.provision()
+        monkeypatch.setattr(Vault, "_write", counted_write)
+        world.network.before = world.network.after = counted
+        async with world.terminal() as till:
+            await world.activate(till)
+
+    world.run(main())
+    assert 25 < count <= 34
+
+
+# -- ways back ------------------------------------------------------------------------------------------------
+
+
+def test_a_token_that_would_not_last_to_the_end_is_replaced_first(tmp_path):
+    world = World(tmp_path, config=HostConfig(token_life=70))
+
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "config"}, "do": "delay", "seconds": 14.0})
+        async with world.terminal() as till:
+            await world.activate(till)
+
+    world.run(main())
+    paths = world.network.paths()
+    assert paths.count("POST /pos/keys") == 1
+    assert paths.count("POST /pos/config") == 1
+    world.close()
+
+
+def test_a_token_from_before_a_long_power_cut_is_replaced_and_no_other_level(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "terminal_parameters"}, "do": "status", "status": 409, "code": "4090"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused):
+                await world.activate(till)
+        world.fault()
+        await asyncio.sleep(600)
+        world.network.requests.clear()
+        async with world.terminal() as till:
+            await world.activate(till)
+
+    world.run(main())
+    assert world.network.paths() == ["POST /pos/attest", "POST /pos/terminal-parameters", "POST /pos/activate"]
+
+
+def test_a_token_that_the_host_refuses_is_replaced_once(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "config", "nth": 1}, "do": "status", "status": 401, "code": "4010"})
+        async with world.terminal() as till:
+            await world.activate(till)
+
+    world.run(main())
+    paths = world.network.paths()
+    assert (paths.count("POST /pos/attest"), paths.count("POST /pos/keys"), paths.count("POST /pos/config")) == (
+        2,
+        1,
+        2,
+    )
+
+
+def test_a_token_that_the_host_refuses_again_and_again_is_told(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "config"}, "do": "status", "status": 401, "code": "4010"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused, match="pos/config"):
+                await world.activate(till)
+            assert till.level is Level.KEYED
+
+    world.run(main())
+
+
+def test_keys_that_the_host_superseded_are_taken_anew(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "activate", "nth": 1}, "do": "status", "status": 401, "code": "4011"})
+        async with world.terminal() as till:
+            events = await world.activate(till)
+            assert till.level is Level.ACTIVATED
+        return [event.reason for event in events if isinstance(event, LevelLost)]
+
+    assert "keys_expired" in world.run(main())
+    assert world.network.paths().count("POST /pos/keys") == 2
+
+
+def test_keys_that_expired_during_a_long_power_cut_are_taken_anew(tmp_path):
+    world = World(tmp_path, config=HostConfig(key_set_life=3600))
+
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "terminal_parameters"}, "do": "status", "status": 409, "code": "4090"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused):
+                await world.activate(till)
+        world.fault()
+        await asyncio.sleep(7200)
+        async with world.terminal() as till:
+            await world.activate(till)
+
+    world.run(main())
+    assert world.network.paths().count("POST /pos/keys") == 2
+    world.close()
+
+
+def test_a_device_that_was_unclaimed_pairs_again(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "config", "nth": 1}, "do": "status", "status": 403, "code": "4031"})
+        async with world.terminal() as till:
+            events = await world.activate(till)
+        return [event.reason for event in events if isinstance(event, LevelLost)]
+
+    assert world.run(main()) == ["unclaimed"]
+
+
+def test_a_revoked_device_is_told_and_does_not_spin(world):
+    async def main():
+        await world.provision()
+        await world.ask("POST", f"/sim/devices/{world.device['device_id']}", {"revoked": True})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused) as caught:
+                await till.activate()
+        return caught.value
+
+    assert world.run(main()).status == 403
+
+
+def test_a_host_that_wants_a_newer_version_is_believed(tmp_path):
+    world = World(tmp_path, config=HostConfig(min_supported_version="9.0.0"))
+
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            with pytest.raises((VersionTooOld, HostRefused), match=r"9\.0\.0|4260"):
+                await till.activate()
+            assert till.level is Level.PROVISIONED
+
+    world.run(main())
+    world.close()
+
+
+def test_a_version_that_becomes_too_old_on_the_way_falls_back_to_the_start(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "keys"}, "do": "status", "status": 426, "code": "4260"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused, match="426"):
+                await world.activate(till)
+            assert till.level is Level.PROVISIONED
+
+    world.run(main())
+
+
+@pytest.mark.parametrize("skew", [3600.0, -3600.0, 86_400.0 * 365 * 20])
+def test_a_clock_that_is_far_off_follows_the_hosts(world, skew):
+    world.skew = skew
+
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = await world.activate(till)
+            assert till.level is Level.ACTIVATED
+        world.network.requests.clear()
+        async with world.terminal() as till:
+            await till.resolve()
+        return [event.seconds for event in events if isinstance(event, ClockMoved)]
+
+    assert world.run(main()) == [-skew]
+
+
+def test_a_clock_that_jumps_between_bootstrap_and_attestation_is_set_again(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while not isinstance(event := await anext(events), PairingCodeShown):
+                pass
+            world.skew = 7200.0
+            await world.claim(event.pairing_code)
+            await task
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+    assert world.network.paths().count("POST /pos/bootstrap") == 2
+    assert world.network.paths().count("POST /pos/attest") == 2
+
+
+# -- answers that must not be believed ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "level"),
+    [
+        ({"match": {"call": "keys"}, "do": "wrong_kcv"}, KeyPolicyError, Level.ATTESTED),
+        ({"match": {"call": "config"}, "do": "wrong_key"}, EnvelopeError, Level.KEYED),
+        ({"match": {"call": "config"}, "do": "wrong_kcv"}, EnvelopeError, Level.KEYED),
+        ({"match": {"call": "terminal_parameters"}, "do": "wrong_key"}, EnvelopeError, Level.CONFIGURED),
+        ({"match": {"call": "keys"}, "do": "html"}, HostSilent, Level.ATTESTED),
+        ({"match": {"call": "config"}, "do": "cut"}, HostSilent, Level.KEYED),
+        ({"match": {"call": "config"}, "do": "status", "status": 500}, HostRefused, Level.KEYED),
+        (
+            {"match": {"call": "config"}, "do": "status", "status": 429, "retry_after": 3600},
+            HostRefused,
+            Level.KEYED,
+        ),
+        ({"match": {"call": "activate"}, "do": "drop_answer"}, HostSilent, Level.PARAMETERISED),
+    ],
+)
+def test_what_cannot_be_believed_installs_nothing_and_the_next_try_goes_on(world, rule, error, level):
+    async def main():
+        await world.provision()
+        world.fault(rule)
+        async with world.terminal() as till:
+            with pytest.raises(error):
+                await world.activate(till)
+            assert till.level is level
+        world.fault()
+        async with world.terminal() as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+        return await world.exchanges()
+
+    assert world.run(main()).count("activate 200") == 1
+
+
+def test_passing_trouble_is_ridden_out(world):
+    async def main():
+        await world.provision()
+        world.fault(
+            {"match": {"call": "bootstrap", "times": 2}, "do": "status", "status": 503},
+            {"match": {"call": "keys", "times": 1}, "do": "drop_answer"},
+            {"match": {"call": "config", "times": 1}, "do": "status", "status": 429, "retry_after": 5},
+        )
+        async with world.terminal() as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+
+
+def test_another_terminals_configuration_is_refused(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            plain = till._keystore.open
+
+            def other(body, **words):
+                return plain(body, **words).replace(b'"TID-', b'"TIX-')
+
+            till._climb._keystore.open = other
+            with pytest.raises(HostAnswerInvalid, match="another terminal"):
+                await world.activate(till)
+            assert till.level is Level.KEYED
+
+    world.run(main())
+
+
+def test_no_network_at_all_is_told_as_such(world):
+    def down(request):
+        raise httpx.ConnectError("no route to host", request=request)
+
+    async def main():
+        await world.provision()
+        world.network.before = down
+        async with world.terminal() as till:
+            with pytest.raises(HostUnreachable, match="cannot be connected"):
+                await till.activate()
+            assert till.level is Level.PROVISIONED
+
+    world.run(main())
