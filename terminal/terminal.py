@@ -145,7 +145,7 @@ class Terminal:
         """What happens from now on, until the terminal is closed."""
         return self._events.listen()
 
-    def keys(self) -> list[KeyFacts]:
+    def key_facts(self) -> list[KeyFacts]:
         """What is known of the keys, without the keys."""
         return self._keystore.facts()
 

@@ -58,7 +58,7 @@ def test_a_new_terminal_climbs_every_level_once_and_tells_of_each(world):
         async with world.terminal() as till:
             events = await world.activate(till)
             assert till.level is Level.ACTIVATED
-            roles = [fact.role for fact in till.keys()]
+            roles = [fact.role for fact in till.key_facts()]
         return events, roles
 
     events, roles = world.run(main())
