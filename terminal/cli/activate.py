@@ -15,6 +15,7 @@ def activate(common: Common) -> None:
     What was reached stays: stopped at any level, by Ctrl-C or by a power cut, it goes on from there. A pairing
     code that has not expired is shown again.
     """
+    from terminal.cli.prompts import secret_of
     from terminal.cli.session import load, with_terminal
     from terminal.terminal import Terminal
 
@@ -23,6 +24,6 @@ def activate(common: Common) -> None:
         return till.level.value
 
     settings = load(common.home)
-    level = with_terminal(common, settings, work)
+    level = with_terminal(common, settings, secret_of(settings), work)
     facts = {"event": "result", "level": level, "exit_code": 0}
     common.screen.result(facts, [f"The terminal is {level}. Next: till charge 12.50"])

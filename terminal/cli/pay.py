@@ -63,6 +63,7 @@ def charge(
     """
     import msgspec
 
+    from terminal.cli.prompts import secret_of
     from terminal.cli.session import load, with_terminal
 
     _one_of(amount, minor)
@@ -76,6 +77,7 @@ def charge(
     if reader:
         settings = msgspec.structs.replace(settings, reader=reader)
     name = reference or f"till-{secrets.token_hex(4)}"
+    secret = secret_of(settings)
     card, pin = _typed(settings, name, manual, expiry, with_pin)
 
     async def work(till: Terminal) -> Payment:
@@ -84,7 +86,7 @@ def charge(
         of_it = None if tip is None else _tip(tip, minor is not None, asked)
         return await till.charge(asked, reference=name, card=card, pin=pin, tip=of_it)
 
-    return _outcome(common, with_terminal(common, settings, work))
+    return _outcome(common, with_terminal(common, settings, secret, work))
 
 
 @click.command(no_args_is_help=True)
@@ -98,6 +100,7 @@ def refund(
     common: Common, charge_id: str | None, amount: str | None, reference: str | None, minor: int | None, reason: str
 ) -> int:
     """Give back AMOUNT of a charge, or all that is left of it."""
+    from terminal.cli.prompts import secret_of
     from terminal.cli.session import load, with_terminal
 
     if reference is not None and amount is None:
@@ -112,7 +115,8 @@ def refund(
         part = None if amount is None and minor is None else _amount(amount, minor, of.amount.currency)
         return await till.refund(of.charge_id, part, reason=reason)
 
-    return _outcome(common, with_terminal(common, load(common.home), work))
+    settings = load(common.home)
+    return _outcome(common, with_terminal(common, settings, secret_of(settings), work))
 
 
 @click.command(no_args_is_help=True)
@@ -121,6 +125,7 @@ def refund(
 @click.pass_obj
 def cancel(common: Common, charge_id: str | None, reference: str | None) -> int:
     """Void a charge before its settlement; after it, only a refund is left."""
+    from terminal.cli.prompts import secret_of
     from terminal.cli.session import load, with_terminal
 
     _one_charge(charge_id, reference)
@@ -128,7 +133,8 @@ def cancel(common: Common, charge_id: str | None, reference: str | None) -> int:
     async def work(till: Terminal) -> Payment:
         return await till.cancel(_find(till.journal, charge_id, reference).charge_id)
 
-    return _outcome(common, with_terminal(common, load(common.home), work))
+    settings = load(common.home)
+    return _outcome(common, with_terminal(common, settings, secret_of(settings), work))
 
 
 # -- what was asked -------------------------------------------------------------------------------------------

@@ -92,11 +92,8 @@ class Picture:
             case events.CardRefused():
                 self._console.print(Text(f"! {describe(event)}", style="yellow"))
             case events.LevelReached():
-                self._console.print(
-                    Text.assemble(("✓ " if self._unicode else "+ ", "green"), printable(event.level))
-                )
-                if event.level not in ("pairing", "configured"):
-                    self._show(Spinner("line"))
+                self._show(Spinner("line", "..."))
+                self._console.print(Text.assemble((self._tick, "green"), " ", printable(event.level)))
             case events.CardRead():
                 self._console.print(Text(describe(event)))
                 self._show(Spinner("line", "Asking the host"))
@@ -109,9 +106,9 @@ class Picture:
         self._live.stop()
 
     @property
-    def _unicode(self) -> bool:
-        return "utf" in self._console.encoding.lower()
+    def _tick(self) -> str:
+        return "✓" if "utf" in self._console.encoding.lower() else "+"
 
     def _show(self, what: RenderableType) -> None:
-        self._live.update(what)
         self._live.start()
+        self._live.update(what, refresh=True)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 from terminal import settings as settings_file
 from terminal.cli.common import Common
-from terminal.cli.prompts import secret_of
 from terminal.crypto import vault_file
 from terminal.crypto.vault import Secret
 from terminal.events import Event, PaymentChanged
@@ -30,10 +29,13 @@ def load(home: Path) -> Settings:
     return settings_file.load(home)
 
 
-def with_terminal(common: Common, settings: Settings, work: Callable[[Terminal], Awaitable[R]]) -> R:
-    """Open the terminal, do the work, show its events, close it. Raises what the work raises."""
-    # Asked for before the event loop runs: it would take a Ctrl-C at the prompt for its own.
-    secret = secret_of(settings)
+def with_terminal(
+    common: Common, settings: Settings, secret: Secret, work: Callable[[Terminal], Awaitable[R]]
+) -> R:
+    """Open the terminal, do the work, show its events, close it. Raises what the work raises.
+
+    Whatever a person is to be asked for is asked for before: the event loop takes a Ctrl-C for its own.
+    """
     return asyncio.run(_with_terminal(common, settings, secret, work))
 
 
