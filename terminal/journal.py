@@ -28,6 +28,9 @@ from terminal.payment import PAYMENT, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind
 TAIL = 256
 """Records whose chain is checked at every start; ``verify`` checks them all."""
 
+_BY_CHARGE_ID = "charge_id = ? AND charge_id <> ''"
+"""Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
+
 
 @dataclass(frozen=True, slots=True)
 class SealedRequest:
@@ -175,7 +178,7 @@ class Journal:
 
     def charge_by_charge_id(self, charge_id: str) -> Payment | None:
         """The charge to which the host gave this id."""
-        found = self._payments("charge_id = ? AND kind = 'charge'", charge_id) if charge_id else []
+        found = self._payments(f"{_BY_CHARGE_ID} AND kind = 'charge'", charge_id) if charge_id else []
         return found[-1] if found else None
 
     def unresolved(self) -> list[Payment]:
@@ -188,7 +191,7 @@ class Journal:
 
     def concerning(self, charge: Payment) -> list[Payment]:
         """The refunds and cancels of a charge, oldest first."""
-        return [p for p in self._payments("charge_id = ?", charge.charge_id) if p.parent == charge.id]
+        return [p for p in self._payments(_BY_CHARGE_ID, charge.charge_id) if p.parent == charge.id]
 
     def request(self, payment_id: str) -> SealedRequest | None:
         """The sealed request of a payment whose outcome is not known."""
