@@ -111,8 +111,12 @@ class HostApp:
                 except Refusal as refusal:
                     return self.refused(refusal)
         except Exception:
-            _log.exception("a request failed by our own mistake, and changed nothing")
-            return self.refused(Refusal(Why.BROKEN, "The host has failed."))
+            return self.broken()
+
+    def broken(self) -> Answer:
+        """The answer to an exception that is being handled: nothing of it but a line in the log."""
+        _log.exception("a request failed by our own mistake, and changed nothing")
+        return self.refused(Refusal(Why.BROKEN, "The host has failed."))
 
     def refused(self, refusal: Refusal) -> Answer:
         """The error body of a refusal."""
@@ -195,7 +199,12 @@ class _Protocol(_Endpoint):
             return
         if call is None:
             return
-        rule = self._rule(call)
+        try:
+            rule = self._rule(call)
+        except Exception:
+            answer = app.broken()
+            await send_body(send, answer.status, answer.body)
+            return
         if isinstance(rule, Delay):
             await asyncio.sleep(rule.seconds)
             call.now = app.now()
@@ -212,27 +221,32 @@ class _Protocol(_Endpoint):
         host, faults = self._app.host, self._app.faults
         if not faults:
             return None
-        return faults.choose(call.name, peek_device(host, call), lambda: peek_amount(host, call))
+        device = peek_device(host, call)
+        if device is not None:
+            call.device_id, call.terminal_id = device.device_id, device.terminal_id
+        return faults.choose(call.name, call.device_id, lambda: peek_amount(host, call))
 
     def _act(self, call: Call, rule: AnyRule | None) -> Answer:
         """Judge the call and record it. Where the rule keeps it from the host, nothing is judged."""
         app = self._app
-        acts = True
-        if rule is not None:
-            acts = rule.reaches_host
-            call.twist = TWISTS.get(type(rule))
-            if isinstance(rule, Clock):
-                call.now += timedelta(seconds=rule.seconds)
-        if not acts:
-            app.host.exchanges.add(call, None, kind(rule) if rule else None)
+        if rule is None:
+            answer = app.judge(lambda: self._judge(call))
+            app.host.exchanges.add(call, answer)
+            return answer
+        if not rule.reaches_host:
+            app.host.exchanges.add(call, None, kind(rule))
             return Answer(b"", None)
+        call.twist = TWISTS.get(type(rule))
+        if isinstance(rule, Clock):
+            call.now += timedelta(seconds=rule.seconds)
         answer = app.judge(lambda: self._judge(call))
-        app.host.exchanges.add(call, answer, kind(rule) if rule else None)
+        app.host.exchanges.add(call, answer, kind(rule))
         return answer
 
     def _judge(self, call: Call) -> Answer:
         host = self._app.host
-        host.ledger.forget(to_ms(call.now), host.config.idempotency_life)
+        # By the true time: a fault that moves the clock of one call must not make the host forget.
+        host.ledger.forget(to_ms(self._app.now()), host.config.idempotency_life)
         return self._handler(host, call)
 
     async def _send_under(self, rule: AnyRule, answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:

@@ -19,7 +19,6 @@ from terminal.clock import Random
 from terminal.crypto import envelope
 
 _KCV_DIGITS = 6
-_LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 class Host:

@@ -202,6 +202,7 @@ class Ledger:
         run("PRAGMA busy_timeout=5000")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")
+        run("PRAGMA wal_autocheckpoint=4000")  # 16 MB: a checkpoint is two synchronisations more
         (version,) = run("PRAGMA user_version").fetchone()
         if version == 0:
             self._connection.executescript(f"BEGIN;{SCHEMA}PRAGMA user_version={FORMAT};COMMIT;")

@@ -7,24 +7,24 @@ from typing import Any
 from sim.host.calls import PAYMENT_CALLS, Call
 from sim.host.host import Host
 from sim.host.refusals import Refusal
+from sim.host.registry import Device
 from sim.host.requests import open_request
 
 
-def peek_device(host: Host, call: Call) -> str | None:
+def peek_device(host: Host, call: Call) -> Device | None:
     """The device that the request names, by its own id or by its terminal id."""
     device_id = call.headers.get("x-device-id")
     if device_id is not None:
-        return device_id
-    device = host.registry.terminal(call.headers.get("x-terminal-id", ""))
-    return device.device_id if device else None
+        return host.registry.device(device_id)
+    return host.registry.terminal(call.headers.get("x-terminal-id", ""))
 
 
 def peek_amount(host: Host, call: Call) -> int | None:
     """The amount in minor units inside a charge's or a refund's envelope, or None."""
-    device_id = peek_device(host, call)
-    if call.name not in PAYMENT_CALLS or device_id is None:
+    device = peek_device(host, call)
+    if call.name not in PAYMENT_CALLS or device is None:
         return None
-    row = host.registry.key_set_by_mac(device_id, call.headers.get("x-key-id", ""))
+    row = host.registry.key_set_by_mac(device.device_id, call.headers.get("x-key-id", ""))
     if row is None:
         return None
     keys = host.hsm.open_key_set(row.key_set_id, row.sealed)
