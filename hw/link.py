@@ -310,15 +310,23 @@ async def _open_socket(parts: SplitResult, options: Mapping[str, str], name: str
     raise LineError(f"{name}: cannot connect ({failure})", advice=_NETWORK_ADVICE)
 
 
+_RFC2217_SAID: Final = {  # pyserial has no numbers for these
+    "Could not open port": "cannot connect",
+    "Remote does not seem to support": "the server does not speak RFC 2217, or another has the port",
+}
+
+
 async def _open_rfc2217(parts: SplitResult, options: Mapping[str, str], name: str) -> Link:
     from serial import rfc2217  # pyserial's telnet half: only for who asks
 
-    from hw.rfc2217 import POLL, Rfc2217Link
+    from hw.rfc2217 import POLL, Rfc2217Link, mend
 
     host, number = _host_and_port(parts, name)
     port = rfc2217.Serial(timeout=POLL)
     line_settings(name, options).apply(port)
-    port.port = f"rfc2217://{f'[{host}]' if ':' in host else host}:{number}"
+    # A server whose own port is a pty cannot set RTS and DTR, and answers nothing: that is no error here either.
+    port.port = f"rfc2217://{f'[{host}]' if ':' in host else host}:{number}?ign_set_control"
+    mend(port)
     opening = asyncio.get_running_loop().run_in_executor(None, port.open)
     try:
         await asyncio.shield(opening)
@@ -326,8 +334,8 @@ async def _open_rfc2217(parts: SplitResult, options: Mapping[str, str], name: st
         opening.add_done_callback(lambda done: _abandon(done, port))
         raise
     except (OSError, ValueError) as error:
-        reached = not str(error).startswith("Could not open port")  # pyserial says the rest in words alone
-        why = "the server does not speak RFC 2217, or its port is busy" if reached else "cannot connect"
+        refused = "the server refuses these line settings"
+        why = next((why for said, why in _RFC2217_SAID.items() if said in str(error)), refused)
         raise LineError(f"{name}: {why}", advice=_NETWORK_ADVICE) from None
     return Rfc2217Link(port, name)
 

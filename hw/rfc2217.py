@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import Any, Final
 
 from hw.link import CHUNK, RECEIVE_LIMIT, Link
 
+_log = logging.getLogger(__name__)
+
 POLL: Final = 0.5
 """Seconds after which the thread of a silent line looks whether it is still wanted."""
+
+
+def mend(port: Any) -> None:
+    """Make the thread of a pyserial RFC 2217 port, not open yet, end well when the server goes away.
+
+    As it is (3.5) it dies loudly of an answer that cannot be sent any more, and of telnet that makes no sense;
+    it leaves a blocked read waiting, and its socket open.
+    """
+    telnet_loop = port._telnet_read_loop
+
+    def ending_well() -> None:
+        socket = port._socket
+        try:
+            telnet_loop()
+        except Exception:  # whatever it was, this line is over, and whoever reads is told so
+            _log.debug("the RFC 2217 client ended", exc_info=True)
+        finally:
+            port._read_buffer.put(None)
+            socket.close()
+
+    port._telnet_read_loop = ending_well
 
 
 class Rfc2217Link(Link):

@@ -77,6 +77,8 @@ def swipe(
                 await reader.swipe(card, Fault(fault) if fault else None)
                 masked = CARDS[card].masked_pan
                 say("swiped", f"swiped {card} {masked}", card=card, pan=masked)
+                if fault == Fault.UNPLUG:
+                    return
 
     try:
         asyncio.run(run())
