@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 
 class Masked:
-    """A base: the repr is the name of the class, and neither ``pickle`` nor ``copy`` takes it."""
+    """A base: the repr is the name of the class, and ``pickle`` does not take it."""
 
     __slots__ = ()
 
@@ -17,4 +17,4 @@ class Masked:
         return []
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        raise TypeError(f"{type(self).__name__} holds secrets: it is not for pickling or copying")
+        raise TypeError(f"{type(self).__name__} holds secrets: it is not for pickling")

@@ -182,8 +182,8 @@ def test_a_passphrase_is_the_same_however_it_was_composed(path: Path) -> None:
     assert contents(path, Passphrase("cafe\u0301"))[0] == b"1"
 
 
-def test_scrypt_is_that_of_the_standard() -> None:
-    """RFC 7914, section 12, third vector: its key opens what our cipher seals (salt made 32 bytes long)."""
+def test_the_key_is_made_by_scrypt() -> None:
+    """RFC 7914, held to OpenSSL's by way of hashlib."""
     kdf = {"name": "scrypt", "salt": "11" * 32, "n": 2**10, "r": 8, "p": 1}
     sealed = SECRET.cipher(kdf).encrypt(bytes(12), b"x", None)
     key = scrypt(b"correct horse", salt=b"\x11" * 32, n=2**10, r=8, p=1, dklen=32)
