@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import psec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.pretty import pretty_repr
 
 from terminal.crypto import envelope, policy
 from terminal.crypto.envelope import encode, open_envelope, seal, seal_chunked
@@ -232,7 +234,8 @@ def test_a_closed_vault_closes_its_keystore(vault: Vault, keyed: Keystore) -> No
 def test_keys_are_in_no_repr_and_no_pickle(vault: Vault, keyed: Keystore, host: HostKeys) -> None:
     sets = msgspec.msgpack.decode(vault.get("key_sets") or b"", type=StoredSets)
     with vault.change() as draft:
-        shown = repr([keyed, vault, sets, sets.current, draft, draft.records, keyed.facts(), host.answer()])
+        outside = [keyed, vault, sets, sets.current, draft, draft.records, keyed.facts(), host.answer()]
+        shown = repr(outside) + pretty_repr(outside) + pformat(outside)
     for key in [*host.keys.values(), SECRET]:
         assert key.hex() not in shown.lower()
         assert repr(key)[2:-1] not in shown

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import io
 import json
 import os
 import stat
@@ -436,6 +437,38 @@ def test_what_cannot_be_read_is_said(path: Path, name: str) -> None:
     if name == "vault":
         with pytest.raises(KeystoreError, match="cannot be read"):
             Vault.read_facts(path)
+
+
+def test_what_a_crash_left_behind_and_cannot_be_cleared_away_is_said(path: Path) -> None:
+    made(path)
+    path.with_name("vault.new").mkdir()
+    with pytest.raises(KeystoreError, match="cannot be opened for writing"):
+        Vault.open(path, SECRET, random=RANDOM)
+
+
+def test_a_credential_that_a_failing_disk_holds_is_said(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = credential(tmp_path / "credential")
+
+    class Failing(io.FileIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, "bad disk")
+
+    monkeypatch.setattr("terminal.crypto.vault.open", Failing, raising=False)
+    with pytest.raises(KeystoreError, match="credential cannot be read"):
+        secret.cipher(secret.new_kdf(RANDOM))
+
+
+def test_records_that_are_sealed_well_and_are_none_of_ours_are_refused(path: Path) -> None:
+    made(path)
+    document = vault_file.read(path)
+    sealed = SECRET.cipher(document.kdf).encrypt(
+        bytes(12), b"no records", vault_file.associated(document.kdf, document.facts)
+    )
+    altered(path, nonce="00" * 12, sealed=base64.b64encode(sealed).decode())
+    with pytest.raises(KeystoreError, match="is damaged"):
+        Vault.open(path, SECRET, random=RANDOM)
 
 
 def test_a_lock_that_fails_is_said(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
