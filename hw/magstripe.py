@@ -67,7 +67,9 @@ FRAMES: Final[Mapping[str, Construct]] = {
         "etx" / _maybe(ETX),
         Terminated,
     ),
-    "idtech": Struct(
+    "idtech": Struct(  # STX and ESC are not ID TECH's, unless as the preamble that it may be set to send
+        "stx" / _maybe(STX),
+        "esc" / _maybe(ESC),
         "tracks" / GreedyRange(Struct(**_TRACK, lrc=_LRC, cr=Const(CR))),
         Terminated,
     ),
@@ -93,11 +95,15 @@ QUIET: Final = 0.1
 adapter holds them back for 16 ms, a network for some more; a person needs longer to swipe twice."""
 
 
+_LEADS: Final = (b"", STX, ESC, STX + ESC)
+
+
 class Framer:
     """Cuts what comes into messages, one a swipe. Takes any bytes in any pieces; holds `MAX_MESSAGE` at most.
 
-    A message begins with STX, ESC or a start sentinel, and ends with ETX, with silence, or where another
-    begins. Bytes before a beginning are noise. A track that is cut short by another's start is dropped.
+    A message begins with a start sentinel, before which STX and ESC may stand, and ends with ETX, with silence,
+    or where another begins. Bytes before a beginning are noise. A track cut short by another's start is dropped,
+    and what was before it in its message.
     """
 
     def __init__(self) -> None:
@@ -124,23 +130,26 @@ class Framer:
 
     def _take(self, byte: bytes, ended: list[bytes]) -> None:
         message = self._message
-        if self._open and self._open == len(message) - 1:  # what looks like a start may be the LRC before it
+        if bytes(message) in _LEADS:
+            self._lead(byte)
+            return
+        if self._open == len(message) - 1 and message[-2:-1] == b"?":  # the start of a track, or the LRC of one
             if byte < b" ":
                 self._open = None
-            elif message.endswith(b"%"):  # track 1 comes first: what was before is another message
+            elif message.endswith(b"%"):
                 message.pop()
                 self._end(ended)
-                self._begin(b"%")
+                self._lead(b"%")
         in_track = self._open is not None
         if byte == STX and (in_track or not message.endswith(DLE)):
             self._end(ended, whole=not in_track)
-            self._begin(byte)
-        elif not message:
-            if byte == ESC or byte in STARTS:
-                self._begin(byte)
+            self._lead(byte)
         elif in_track and byte in (b"%", b";"):
             self._end(ended, whole=False)
-            self._begin(byte)
+            self._lead(byte)
+        elif byte == b"%" and b"?" in message and not message.endswith(b"?"):
+            self._end(ended)  # track 1 comes first
+            self._lead(byte)
         else:
             message += byte
             if byte == b"?":
@@ -150,12 +159,19 @@ class Framer:
             if byte == ETX or len(message) == MAX_MESSAGE:
                 self._end(ended)
 
-    def _begin(self, byte: bytes) -> None:
-        self._message += byte
-        self._open = 0 if byte in STARTS else None
+    def _lead(self, byte: bytes) -> None:
+        """What may come before the first track; anything else there is noise, or a notice of no interest."""
+        message = self._message
+        if byte in STARTS:
+            self._open = len(message)
+            message += byte
+        elif bytes(message) + byte in _LEADS:
+            message += byte
+        else:
+            message[:] = byte if byte in _LEADS else b""
 
     def _end(self, ended: list[bytes], *, whole: bool = True) -> None:
-        if whole and any(start in self._message for start in STARTS):
+        if whole and bytes(self._message) not in _LEADS:
             ended.append(bytes(self._message))
         self._message.clear()
         self._open = None
@@ -169,7 +185,7 @@ def parse(message: bytes, make: str = "auto") -> StripeCard:
     """
     for frame in FRAMES.values() if make == "auto" else (FRAMES[make],):
         found = _fit(frame, message)
-        if found is not None:
+        if found is not None and found.tracks:
             return _card(found.tracks)
     raise FramingError(f"{len(message)} bytes came that are no swipe of a known format")
 

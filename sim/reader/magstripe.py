@@ -53,7 +53,7 @@ def swipe_bytes(stripe: Stripe, make: str) -> bytes:
     if make == "magtek":  # a slot reader, which tells on the way out, and so says that the slot is empty
         message = frame.build({"stx": STX, "esc": ESC, "tracks": tracks, "sensor": b"0", "cr": CR, "etx": ETX})
     elif make == "idtech":
-        message = frame.build({"tracks": tracks})
+        message = frame.build({"stx": None, "esc": None, "tracks": tracks})
     else:
         tracks[0]["stx"] = STX
         for track in tracks[:-1]:
