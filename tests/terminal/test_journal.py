@@ -131,6 +131,37 @@ def test_a_declined_reference_may_be_tried_again_and_a_taken_one_stands(journal)
     assert journal.charge_by_charge_id("") is None
 
 
+class Listening:
+    """A connection that remembers what it was asked."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db, self.asked = db, []
+
+    def execute(self, sql, values=()):
+        self.asked.append((sql, values))
+        return self.db.execute(sql, values)
+
+
+def test_no_look_up_walks_the_whole_journal(journal):
+    paid = approve(journal, journal.begin(charge(), REQUEST))
+    db = journal._db
+    journal._db = listening = Listening(db)
+    try:
+        assert journal.payment(paid.id) == paid
+        assert journal.charge_by_reference(paid.reference) == paid
+        assert journal.charge_by_charge_id(paid.charge_id) == paid
+        assert journal.concerning(paid) == []
+        assert journal.unresolved() == []
+        assert journal.request(paid.id) is None
+    finally:
+        journal._db = db
+    assert len(listening.asked) == 6
+    for sql, values in listening.asked:
+        plan = [row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {sql}", values)]
+        assert any("USING" in step and "INDEX" in step for step in plan), plan
+        assert not any(step.startswith("SCAN") and "INDEX" not in step for step in plan), plan
+
+
 def test_an_event_that_the_state_does_not_know_changes_nothing(journal):
     begun = journal.begin(charge(), REQUEST)
     approve(journal, begun)
