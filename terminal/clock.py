@@ -49,7 +49,7 @@ class HostClock:
 
 def rfc3339(moment: datetime) -> str:
     """``2025-12-13T14:25:30Z``: UTC, whole seconds."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import tomllib
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -106,6 +107,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise SettingsError(f"{name}: {value} is not between {low} and {high}")
 
 
+@lru_cache(maxsize=8)  # asked of every card
 def is_loopback(url: str) -> bool:
     """Whether the URL's host is 127.0.0.0/8, ::1 or the name localhost."""
     name = urlsplit(url).hostname or ""

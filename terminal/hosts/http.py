@@ -15,9 +15,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum, auto
-from http.cookiejar import CookieJar
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import httpx
 
@@ -81,8 +80,9 @@ class _Failure(NamedTuple):
 class HostSession:
     """A host's connections. Use it as an async context manager, or close it with ``aclose``.
 
-    https is always verified; plain http is for this machine alone. No redirect is followed, no proxy or other
-    setting taken from the environment, no cookie kept, no compressed answer accepted.
+    https is always verified; plain http is for this machine alone. Requests go straight to httpx's transport: the
+    client above it would follow redirects, keep cookies and read the environment, none of which a terminal may. No
+    compressed answer is accepted.
 
     ``transport`` replaces the network; ``random`` gives the jitter. Raises SettingsError.
     """
@@ -100,7 +100,7 @@ class HostSession:
         if transport is None:
             context = client_context(settings.ca_file, settings.pins)
             transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
-        self._client = httpx.AsyncClient(transport=transport, trust_env=False, cookies=_NoCookies())
+        self._transport = transport
         self._urls: dict[str, httpx.URL] = {}
 
     async def __aenter__(self) -> Self:
@@ -113,7 +113,7 @@ class HostSession:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._transport.aclose()
 
     async def request(
         self,
@@ -179,7 +179,7 @@ class HostSession:
         # The causes are dropped: they hold the request, and some quote its headers.
         try:
             async with asyncio.timeout_at(deadline):
-                response = await self._client.send(request, auth=auth, stream=True)
+                response = await self._transport.handle_async_request(_authenticated(request, auth))
                 try:
                     if response.headers.get("content-encoding", "identity").lower() != "identity":
                         return silent("sent a compressed answer that nobody asked for", again=False)
@@ -269,11 +269,9 @@ class HostSession:
         return ceiling * share
 
 
-class _NoCookies(CookieJar):
-    """Keeps none: a terminal's authentication is its headers."""
-
-    def extract_cookies(self, response: Any, request: Any) -> None:
-        """Leave them."""
+def _authenticated(request: httpx.Request, auth: httpx.Auth | None) -> httpx.Request:
+    """The request as its authentication makes it; each of ours is a flow of one request, which asks no answer."""
+    return request if auth is None else next(auth.sync_auth_flow(request))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
