@@ -93,16 +93,17 @@ async def activate(till: Terminal, merchant: second_client.BackOffice) -> None:
 class RequestsTerminal:
     """A charge as one writes it with ``requests``, pycryptodome and the standard library: no journal, no types.
 
-    It is made as lean as its libraries allow: one session, nothing taken from the environment.
+    A ``requests.Session`` looks for proxies and passwords in the environment on every request. ``lean`` tells it not
+    to, as our own client never does.
     """
 
-    def __init__(self, device: second_client.Terminal) -> None:
+    def __init__(self, device: second_client.Terminal, *, lean: bool = False) -> None:
         self._url = url_of(device.wire) + "/pos/charge"
         self._terminal_id, keys = device.terminal_id, device.keys
         self._msk, self._tdk, self._mac = keys["msk"].value, keys["tdk"].value, keys["mac"].value
         self._tdk_kcv, self._mac_key_id = keys["tdk"].kcv, keys["mac"].key_id
         self.session = requests.Session()
-        self.session.trust_env = False
+        self.session.trust_env = not lean
         self.session.headers.update({"User-Agent": second_client.USER_AGENT, "X-Client-Type": "pos"})
 
     def charge(self, minor: int, currency: str, reference: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from tests.e2e import second_client
 
 CHARGES = 20
 """In one batch."""
-ROUNDS = 15
+ROUNDS = 21
 AMOUNT = Amount(1250, "EUR")
 
 
@@ -51,10 +51,13 @@ def charging(rounds: int = ROUNDS, charges: int = CHARGES) -> Iterator[Figure]:
         merchant, wanted = provision(wire, folder / "till")
         till = runner.run(open_until.enter_async_context(Terminal.open(wanted)))
         runner.run(activate(till, merchant))
-        client = httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(trust_env=False), trust_env=False)
+        client = httpx.AsyncClient(trust_env=False)
         runner.run(open_until.enter_async_context(client))
-        plain = RequestsTerminal(device)
+        transport = httpx.AsyncHTTPTransport(trust_env=False)
+        runner.run(open_until.enter_async_context(transport))
+        plain, lean = RequestsTerminal(device), RequestsTerminal(device, lean=True)
         stack.callback(plain.session.close)
+        stack.callback(lean.session.close)
         journal = Journal.create(folder / "journal.db", "bench")
         stack.callback(journal.close)
 
@@ -82,22 +85,36 @@ def charging(rounds: int = ROUNDS, charges: int = CHARGES) -> Iterator[Figure]:
         def theirs() -> object:
             return plain.charge(AMOUNT.minor, AMOUNT.currency, f"theirs-{next(number)}")
 
-        ready = iter([signed_charge(device) for _ in range(2 * (rounds + 1) * charges)])
-        url = url_of(wire) + "/pos/charge"
+        def lean_theirs() -> object:
+            return lean.charge(AMOUNT.minor, AMOUNT.currency, f"theirs-{next(number)}")
 
-        async def bare_httpx() -> None:
+        ready = iter([signed_charge(device) for _ in range(3 * (rounds + 1) * charges)])
+        url = url_of(wire) + "/pos/charge"
+        parsed = httpx.URL(url)
+
+        async def bare_transport() -> None:
+            headers, body = next(ready)
+            response = await transport.handle_async_request(
+                httpx.Request("POST", parsed, headers=headers, content=body)
+            )
+            await response.aread()
+            assert response.status_code == 200
+
+        async def bare_client() -> None:
             headers, body = next(ready)
             assert (await client.post(url, content=body, headers=headers)).status_code == 200
 
         def bare_requests() -> None:
             headers, body = next(ready)
-            assert plain.session.post(url, data=body, headers=headers).status_code == 200
+            assert lean.session.post(url, data=body, headers=headers).status_code == 200
 
         samples = alternate(
             {
                 "ours": on_loop(ours),
                 "theirs": in_line(theirs),
-                "httpx": on_loop(bare_httpx),
+                "lean": in_line(lean_theirs),
+                "transport": on_loop(bare_transport),
+                "client": on_loop(bare_client),
                 "requests": in_line(bare_requests),
                 "journal": in_line(lambda: journalled(journal, next(number))),
                 "crypto": in_line(crypto_of_a_charge(device)),
@@ -105,25 +122,22 @@ def charging(rounds: int = ROUNDS, charges: int = CHARGES) -> Iterator[Figure]:
             operations=charges,
             rounds=rounds,
         )
-    yield samples.figure(
-        "charge_cpu",
-        "ours",
-        "theirs",
-        bound=2.0,
-        about="CPU of a charge in the terminal, with its journal / requests and pycryptodome, without one",
-    )
-    yield samples.figure(
-        "charge_cpu_httpx", "httpx", "ours", about="of that: the same bytes posted by a bare httpx.AsyncClient"
-    )
-    yield samples.figure(
-        "charge_cpu_journal", "journal", "ours", about="of that: the journal, two durable commits and three look-ups"
-    )
-    yield samples.figure(
-        "charge_cpu_crypto", "crypto", "ours", about="of that: card and charge sealed, signed, the answer opened"
-    )
-    yield samples.figure(
-        "http_post_cpu", "httpx", "requests", about="a POST by httpx.AsyncClient / by requests.Session: what HTTP costs"
-    )
+    for name, a, b, bound, about in (
+        (
+            "charge_cpu",
+            "ours",
+            "theirs",
+            2.0,
+            "CPU of a charge in the terminal, journal included / the same by a requests.Session and pycryptodome, "
+            "without a journal",
+        ),
+        ("charge_cpu_lean", "ours", "lean", None, "the same / with a session told not to read the environment"),
+        ("charge_of_httpx", "transport", "ours", None, "of that charge: httpx's transport posting the same bytes"),
+        ("charge_of_journal", "journal", "ours", None, "of that charge: two durable commits and four look-ups"),
+        ("charge_of_crypto", "crypto", "ours", None, "of that charge: card and request sealed, signed, answer opened"),
+        ("post_cpu", "client", "requests", None, "a bare POST by httpx.AsyncClient / by a lean requests.Session"),
+    ):
+        yield samples.figure(name, a, b, bound=bound, about=about)
 
 
 def journalled(journal: Journal, number: int) -> None:
