@@ -142,11 +142,13 @@ class Reader(ABC):
         if self._wait is not None:
             raise ProtocolError(f"{self.url}: a wait for a card is already under way")
         self._cancelled = False
-        self._wait = asyncio.timeout(timeout)
+        self._wait = deadline = asyncio.timeout(timeout)
         try:
-            async with self._wait:
+            async with deadline:
                 return await self._one_card()
         except TimeoutError:
+            if not deadline.expired():  # the driver's own
+                raise
             if self._cancelled:
                 raise Cancelled(f"{self.url}: the wait for a card was cancelled") from None
             raise TimedOut(f"{self.url}: no card within {timeout:g} seconds") from None
