@@ -19,9 +19,11 @@ import dataclasses
 import errno
 import os
 import socket
+import termios
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -250,9 +252,14 @@ async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str
     port.port = parts.path
     try:
         port.open()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, termios.error) as error:
         raise _cannot_open(name, error) from None
-    return DescriptorLink(port.fileno(), name, port.close, port.reset_input_buffer)
+
+    def flush() -> None:
+        with suppress(termios.error):  # the device is gone, which whoever reads next is told
+            port.reset_input_buffer()
+
+    return DescriptorLink(port.fileno(), name, port.close, flush)
 
 
 _BUSY = "another program holds the port", "`fuser -v` with its path names it; ModemManager is a usual one."

@@ -8,6 +8,7 @@ import fcntl
 import os
 import pty
 import socket
+import termios
 import tty
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -100,6 +101,21 @@ def test_discarding_drops_what_came_and_is_not_taken_for_the_end() -> None:
             link.discard()
             with pytest.raises(LineGone):
                 await link.read()
+
+    asyncio.run(main())
+
+
+def test_discarding_from_a_device_that_is_gone_leaves_it_to_the_next_read_to_say() -> None:
+    async def main() -> None:
+        master, device = pty.openpty()
+        tty.setraw(device)
+        link = await open_link(os.ttyname(device))
+        os.close(device)
+        os.close(master)
+        link.discard()
+        with pytest.raises(LineGone):
+            await link.read()
+        await link.close()
 
     asyncio.run(main())
 
@@ -323,6 +339,16 @@ def test_what_is_no_serial_port(tmp_path: Path) -> None:
     file.write_bytes(b"")
     assert "it is not a serial port" in str(asyncio.run(refusal(str(file))))
     assert "Is a directory" in str(asyncio.run(refusal(str(tmp_path))))
+
+
+def test_a_device_that_goes_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> None:
+        raise termios.error(errno.EIO, "Input/output error")
+
+    with serial_device() as (_, path):
+        monkeypatch.setattr("serial.serialposix.termios.tcsetattr", gone)
+        error = asyncio.run(refusal(path))
+    assert "it is not a serial port" in str(error)
 
 
 def test_a_host_that_does_not_answer_or_is_not_there() -> None:
