@@ -39,7 +39,9 @@ def main(arguments: Sequence[str] | None = None, lines: Mapping[str, Line] = LIN
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--json", action="store_true", help="one object a line, as each is known")
-    parser.add_argument("--only", metavar="NAME", action="append", choices=tuple(lines), help=f"of: {', '.join(lines)}")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", choices=tuple(lines), help=f"of: {', '.join(lines)}"
+    )
     wanted = parser.parse_args(arguments)
     if not wanted.json:
         print(HEAD)

@@ -40,7 +40,8 @@ def simulator(folder: Path) -> Iterator[Wire]:
         try:
             assert process.stdout is not None
             url = urlsplit(process.stdout.readline().strip().removeprefix("listening on "))
-            assert url.hostname and url.port, "the host did not start"
+            assert url.hostname, "the host did not start"
+            assert url.port, "the host did not start"
             yield Wire(url.hostname, url.port)
         finally:
             process.terminate()
@@ -93,8 +94,8 @@ async def activate(till: Terminal, merchant: second_client.BackOffice) -> None:
 class RequestsTerminal:
     """A charge as one writes it with ``requests``, pycryptodome and the standard library: no journal, no types.
 
-    A ``requests.Session`` looks for proxies and passwords in the environment on every request. ``lean`` tells it not
-    to, as our own client never does.
+    A ``requests.Session`` looks for proxies and passwords in the environment on every request. ``lean`` tells it
+    not to, as our own client never does.
     """
 
     def __init__(self, device: second_client.Terminal, *, lean: bool = False) -> None:

@@ -113,7 +113,7 @@ def charging(rounds: int = ROUNDS, charges: int = CHARGES) -> Iterator[Figure]:
                 "ours": on_loop(ours),
                 "theirs": in_line(theirs),
                 "lean": in_line(lean_theirs),
-                "transport": on_loop(bare_transport),
+                "httpx": on_loop(bare_transport),
                 "client": on_loop(bare_client),
                 "requests": in_line(bare_requests),
                 "journal": in_line(lambda: journalled(journal, next(number))),
@@ -122,22 +122,38 @@ def charging(rounds: int = ROUNDS, charges: int = CHARGES) -> Iterator[Figure]:
             operations=charges,
             rounds=rounds,
         )
-    for name, a, b, bound, about in (
-        (
-            "charge_cpu",
-            "ours",
-            "theirs",
-            2.0,
-            "CPU of a charge in the terminal, journal included / the same by a requests.Session and pycryptodome, "
-            "without a journal",
-        ),
-        ("charge_cpu_lean", "ours", "lean", None, "the same / with a session told not to read the environment"),
-        ("charge_of_httpx", "transport", "ours", None, "of that charge: httpx's transport posting the same bytes"),
-        ("charge_of_journal", "journal", "ours", None, "of that charge: two durable commits and four look-ups"),
-        ("charge_of_crypto", "crypto", "ours", None, "of that charge: card and request sealed, signed, answer opened"),
-        ("post_cpu", "client", "requests", None, "a bare POST by httpx.AsyncClient / by a lean requests.Session"),
-    ):
-        yield samples.figure(name, a, b, bound=bound, about=about)
+    whole = samples.figure(
+        "charge_cpu",
+        "ours",
+        "theirs",
+        bound=2.0,
+        about="CPU of a charge in the terminal, journal included / the same written with a requests.Session and "
+        "pycryptodome, without a journal",
+    )
+    yield whole
+    yield samples.figure(
+        "charge_cpu_lean", "ours", "lean", about="the same / with a session told not to read the environment"
+    )
+    parts = [
+        samples.figure(f"charge_of_{name}", name, "ours", about=f"of that charge, measured by itself: {about}")
+        for name, about in (
+            ("httpx", "httpx's transport posting such bytes"),
+            ("journal", "two durable commits and four look-ups"),
+            ("crypto", "card and request sealed and signed, the answer opened"),
+        )
+    ]
+    yield from parts
+    yield Figure(
+        name="charge_of_rest",
+        ours=whole.ours * (1 - sum(part.ratio for part in parts)),
+        theirs=whole.ours,
+        unit="us",
+        about="what is left: fields checked both ways, events, the event loop, and the caches that all of it finds "
+        "cold after waiting for the host",
+    )
+    yield samples.figure(
+        "post_cpu", "client", "requests", about="a bare POST by httpx.AsyncClient / by a lean requests.Session"
+    )
 
 
 def journalled(journal: Journal, number: int) -> None:

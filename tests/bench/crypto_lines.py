@@ -107,7 +107,9 @@ def opening() -> Iterator[Figure]:
         return gzip.decompress(b"".join(bare_decrypt(key, iv, ciphertext) for iv, ciphertext in chunks))
 
     assert ours() == bare() == document
-    about = f"{len(document) // 1000} KB of parameters in {len(chunks)} chunks opened / decrypted and gunzipped bare"
+    about = (
+        f"{len(document) // 1000} KB of parameters in {len(chunks)} chunks opened / decrypted and gunzipped bare"
+    )
     yield compare({"ours": ours, "bare": bare}).figure(
         "parameters_200k", "ours", "bare", bound=1.3, about=f"{about}, from bytes: no JSON, no hex"
     )
@@ -129,11 +131,11 @@ def memory(size: int) -> Figure:
     del document[size:]
     with TemporaryDirectory(prefix="till-bench-") as folder:
         body = Path(folder) / "body"
-        body.write_bytes(
-            envelope.encode(envelope.seal_chunked(key, bytes(document), os.urandom, aes_kcv(key, 5)))
-        )
+        body.write_bytes(envelope.encode(envelope.seal_chunked(key, bytes(document), os.urandom, aes_kcv(key, 5))))
         grown = max(_growth(how, key, body, size) for how in ("resident", "traced"))
-    about = f"peak memory that opening {size // 1_000_000} MB of chunked parameters takes / the {size // 1_000_000} MB"
+    about = (
+        f"peak memory that opening {size // 1_000_000} MB of chunked parameters takes / the {size // 1_000_000} MB"
+    )
     return Figure(
         name="parameters_50m_memory",
         ours=grown / 1e6,

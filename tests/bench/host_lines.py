@@ -54,7 +54,9 @@ def hosting(rounds: int = ROUNDS, terminals: int = TERMINALS, charges: int = CHA
                 commits += committed
     ours, theirs = sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
     low, _, high = statistics.quantiles([a / b for a, b in pairs], n=4)
-    about = f"charges that the simulator takes, {terminals} terminals at once, client included / bare durable commits"
+    about = (
+        f"charges that the simulator takes, {terminals} terminals at once, client included / bare durable commits"
+    )
     yield Figure(name="host_charges", ours=ours, theirs=theirs, unit="per s", about=about, spread=(low, high))
     yield Figure(
         name="host_charge_p99",

@@ -65,7 +65,9 @@ class Samples:
     ) -> Figure:
         """Two of the sides as a line; ``unit`` is us or ms."""
         scale = {"us": 1e6, "ms": 1e3}[unit]
-        pairs = sorted(zip(self.seconds[ours], self.seconds[theirs], strict=True), key=lambda pair: pair[0] / pair[1])
+        pairs = sorted(
+            zip(self.seconds[ours], self.seconds[theirs], strict=True), key=lambda pair: pair[0] / pair[1]
+        )
         low, _, high = statistics.quantiles([a / b for a, b in pairs], n=4)
         a, b = pairs[len(pairs) // 2]
         return Figure(
@@ -102,9 +104,7 @@ def alternate(
 def compare(sides: Mapping[str, Work], *, rounds: int = ROUNDS, batch: float = BATCH) -> Samples:
     """As ``alternate``, for work so short that it has to be repeated to be seen: each side as often as fits."""
     repeats = {name: repeats_in(work, batch) for name, work in sides.items()}
-    samples = alternate(
-        {name: _repeated(work, repeats[name]) for name, work in sides.items()}, rounds=rounds, operations=1
-    )
+    samples = alternate({name: _repeated(work, repeats[name]) for name, work in sides.items()}, rounds=rounds)
     return Samples({name: [s / repeats[name] for s in found] for name, found in samples.seconds.items()})
 
 

@@ -29,6 +29,7 @@ TILL: Final = Path(sys.executable).with_name("till")
 
 def starting() -> Iterator[Figure]:
     """The installed ``till --version``, time on the wall, and what ``till status`` imports."""
+
     def run(*words: str) -> None:
         subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
@@ -39,7 +40,9 @@ def starting() -> Iterator[Figure]:
         },
         rounds=31,
         clock=time.perf_counter,
-    ).figure("till_version", "till", "python", "ms", bound=5.0, about="till --version / python -c pass, on the wall")
+    ).figure(
+        "till_version", "till", "python", "ms", bound=5.0, about="till --version / python -c pass, on the wall"
+    )
     yield status()
 
 
