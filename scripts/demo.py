@@ -22,6 +22,7 @@ from urllib.request import Request, urlopen
 from sim.balance import Row, differences, journal_rows, ledger_rows
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME
+from terminal.money import Amount
 
 TILL = [sys.executable, "-m", "terminal.cli.entry"]
 DEADLINE = 60.0
@@ -169,23 +170,22 @@ class Demo:
 
     def show(self, ours: list[Row], theirs: list[Row], found: list[str], records: int) -> None:
         """The journal and the ledger side by side."""
-        self.say(
-            f"\nthe terminal's journal ({records} records, chain verified)".ljust(60) + "the host's ledger", "title"
-        )
+        self.say(f"\n  {'the journal, reopened from disk':<50} the host's ledger", "title")
         for n in range(max(len(ours), len(theirs))):
             left = line(ours[n]) if n < len(ours) else ""
             right = line(theirs[n]) if n < len(theirs) else ""
-            self.say(f"  {left:<57} {right}", "good" if left == right else "bad")
+            self.say(f"  {left:<50} {right}", "good" if left == right else "bad")
         for difference in found:
             self.say(f"  {difference}", "bad")
         if not found:
-            self.say("\nThey agree to the cent.", "good")
+            self.say(f"\nThey agree to the cent. ({records} records, each bound to the one before.)", "good")
 
 
 def line(row: Row) -> str:
     """A charge in one line."""
-    back = f" -{sum(r[1] for r in row.refunds if r[2] == 'approved')}" if row.refunds else ""
-    return f"{row.charge_id[:15]:<16}{row.reference:<8}{row.minor:>6}{back} {row.currency}  {row.status}"
+    back = sum(minor for _, minor, status in row.refunds if status == "approved")
+    left = f" - {Amount(back, row.currency)}" if back else ""
+    return f"{row.reference:<7} {Amount(row.minor, row.currency)!s:>9}{left:<12} {row.status}"
 
 
 def describe(event: dict[str, Any]) -> str:
@@ -196,7 +196,7 @@ def describe(event: dict[str, Any]) -> str:
         case {"event": "pairing_code_shown", "pairing_code": code}:
             return f"pairing code  {' '.join(code)}"
         case {"event": "card_wanted", "amount": {"value": value, "currency": currency}}:
-            return f"present your card for {value} {currency} (minor units)"
+            return f"present your card: {Amount(int(value), currency)}"
         case {"event": "card_read", "masked_pan": pan, "entry_mode": mode}:
             return f"{mode}: {pan}"
         case {"event": "payment_changed", "kind": kind, "state": state, "charge_id": charge, "response_code": code}:
