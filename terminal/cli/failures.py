@@ -9,15 +9,18 @@ itself refuses are the caller's to mend, and so 2. Keys and answers of a host th
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from hw.errors import ReaderError
 from terminal import errors
 from terminal.cli.common import Common
-from terminal.cli.text import printable
+from terminal.cli.text import how_to_go_on, printable
 from terminal.payment import UNRESOLVED, State
+
+if TYPE_CHECKING:
+    from terminal.events import PaymentChanged
 
 OK: Final = 0
 DECLINED: Final = 1
@@ -127,11 +130,11 @@ def _told(error: BaseException, common: Common) -> tuple[str, str, int]:
     if code == UNEXPECTED:
         again = "Run it again with --verbose to see where, and report it."
         message = f"an error of this program: {type(error).__name__}"
-        if _left_open(common) is None:
+        if (left := _left_open(common)) is None:
             return message, again, code
-        return message, f"The payment is in the journal, its outcome unknown. {again}", IN_DOUBT
-    if _left_open(common) is not None:
-        return str(error), "The payment's outcome is not known: ask again with the same reference.", IN_DOUBT
+        return message, f"{_outcome_unknown(left)} {again}", IN_DOUBT
+    if (left := _left_open(common)) is not None:
+        return str(error), _outcome_unknown(left), IN_DOUBT
     return str(error), getattr(error, "advice", ""), code
 
 
@@ -139,18 +142,20 @@ def _is_foreign(error: ModuleNotFoundError) -> bool:
     return (error.name or "terminal").partition(".")[0] not in ("terminal", "hw", "sim")
 
 
-def _left_open(common: Common) -> str | None:
-    """The id of the payment that this call leaves without an outcome, or None."""
+def _left_open(common: Common) -> PaymentChanged | None:
+    """The payment that this call leaves without an outcome, or None."""
     payment = common.payment
-    return payment.payment_id if payment is not None and payment.state in OPEN else None
+    return payment if payment is not None and payment.state in OPEN else None
+
+
+def _outcome_unknown(payment: PaymentChanged) -> str:
+    return f"The payment's outcome is not known. {how_to_go_on(payment.kind, payment.reference)}"
 
 
 def _stopped(common: Common) -> tuple[str, str]:
-    if payment_id := _left_open(common):
-        return (
-            f"interrupted: payment {payment_id} is in the journal, its outcome unknown",
-            "Ask again with the same reference to learn it; it is never taken twice.",
-        )
+    if payment := _left_open(common):
+        message = f"interrupted: payment {payment.payment_id} is in the journal, its outcome unknown"
+        return message, how_to_go_on(payment.kind, payment.reference)
     return "interrupted", "A payment that was under way is in the journal: `till journal --open`."
 
 

@@ -15,10 +15,10 @@ import click
 
 from terminal.cli.common import Common
 from terminal.cli.failures import OUTCOMES
-from terminal.cli.text import STATES, payment_facts, printable
+from terminal.cli.text import STATES, how_to_go_on, payment_facts, printable
 from terminal.errors import AmountError, CardDataError, PaymentRefused
 from terminal.money import Amount
-from terminal.payment import WITHOUT_EFFECT, Kind, Payment, State
+from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
 
 if TYPE_CHECKING:
     from hw.card import ManualCard
@@ -267,5 +267,5 @@ def _told(payment: Payment) -> Iterable[str]:
     yield printable(", ".join([line, *filter(None, details)]))
     if payment.state is State.APPROVED and amount.minor < payment.amount.minor:
         yield f"Approved in part, of {payment.amount}: take the rest otherwise, or till cancel {payment.charge_id}"
-    if OUTCOMES[payment.state] == 4:
-        yield "Its outcome is not known yet: run the same command again to go on with it."
+    if payment.state in UNRESOLVED:
+        yield printable(f"Its outcome is not known yet. {how_to_go_on(payment.kind, payment.reference)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +23,13 @@ STATES: dict[str, str] = {
     State.REFUNDED: "refunded",
 }
 """A payment's states in people's words."""
+
+
+def how_to_go_on(kind: str, reference: str) -> str:
+    """What to run to learn the outcome of a payment that has none yet, which never takes it twice."""
+    if kind == Kind.CHARGE:
+        return f"Go on with it: till charge, the same amount and --reference {shlex.quote(reference)}"
+    return "Go on with it: run the same command again."
 
 
 def printable(text: str) -> str:

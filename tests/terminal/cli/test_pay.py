@@ -347,6 +347,17 @@ def test_a_payment_that_was_settled_before_the_error(till: Till, scripted: Scrip
     assert till("charge", "12.50") == 3
 
 
+def test_a_made_up_reference_is_told_where_it_is_needed_to_go_on(
+    till: Till, scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted.ends = replace(CHARGE, state=State.IN_DOUBT, reference="till-1a2b c")
+    assert till("charge", "12.50") == 4
+    assert "--reference 'till-1a2b c'" in capsys.readouterr().out
+    scripted.tells, scripted.ends = (in_flight(),), ZeroDivisionError()
+    assert till("charge", "12.50") == 4
+    assert "--reference order-17" in capsys.readouterr().err
+
+
 def test_ctrl_c_says_where_the_payment_is(
     till: Till, scripted: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
