@@ -106,6 +106,6 @@ def translated(path: Path) -> Iterator[None]:
         if why := _UNWRITABLE.get(code):
             raise JournalUnwritable(
                 f"{path} cannot be written: {why}",
-                advice="Nothing was sent. Free or repair the disk, then try again.",
+                advice="Free or repair the disk, then ask again with the same reference.",
             ) from None
         raise JournalDamaged(f"{path} is damaged: {error}", advice=RESTORE) from None

@@ -140,12 +140,13 @@ def parse(text: bytes | str, source: str = FILE_NAME) -> Settings:
     """The settings in a TOML document; raises SettingsError naming the setting."""
     try:
         return msgspec.toml.decode(text, type=Settings)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{source}: {error}") from None
 
 
-def load(home: Path) -> Settings:
+def load(home: Path | str) -> Settings:
     """The settings of a terminal's home; the defaults where it has no file."""
+    home = Path(home).expanduser()
     path = home / FILE_NAME
     try:
         text = path.read_bytes()

@@ -312,7 +312,7 @@ class Terminal:
             if self.settings.reader is None:
                 raise SettingsError(
                     "no reader is set, and no card was typed in",
-                    advice="Set `reader`, as magstripe:///dev/ttyUSB0, or pass --reader or --pan.",
+                    advice="Set `reader`, as magstripe:///dev/ttyUSB0, or pass --reader or --manual.",
                 )
             self._reader = await self._stack.enter_async_context(open_reader(self.settings.reader))
         return self._reader
