@@ -34,8 +34,8 @@ MAX_BODY: Final = 36 * 1024 * 1024
 """Bytes of an envelope as it travels: the hex of that many full chunks, with their JSON around them."""
 
 _BLOCK: Final = 16  # AES
-_PIECE: Final = 64 * 1024  # inflated bytes given out at once
-_GULP: Final = 16 * 1024  # gzip bytes taken in at once: zlib copies what it could not yet use
+_PIECE: Final = 256 * 1024  # inflated bytes given out at once: the usual document in one call of zlib
+_GULP: Final = 16 * 1024  # gzip bytes taken in at once, or little more: zlib copies what it could not yet use
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ISIZE: Final = 4
 _KCV_LENGTH: Final = 5  # the longest that an envelope may carry
@@ -155,8 +155,9 @@ def parse(body: bytes | Mapping[str, object]) -> Envelope:
     try:
         if not isinstance(body, bytes):
             body = msgspec.json.encode(dict(body))
-        # Every element of an array but the first follows a comma: this bounds what parsing can allocate.
-        if len(body) > MAX_BODY or body.count(b",") > _MAX_COMMAS:
+        # Every element of an array but the first follows a comma, and has a byte of its own: this bounds what
+        # parsing can allocate.
+        if len(body) > MAX_BODY or (len(body) > 2 * _MAX_COMMAS and body.count(b",") > _MAX_COMMAS):
             raise ValueError
         return Envelope(_envelopes.decode(body))
     except _BAD_INPUT:
@@ -192,7 +193,7 @@ def open_envelope(
 def open_stream(
     key: bytes, body: bytes | Mapping[str, object] | Envelope, *, limit: int, kcv: str | None = None
 ) -> Iterator[bytes]:
-    """Open an envelope with gzip inside piece by piece, never holding more than 64 KiB of it.
+    """Open an envelope with gzip inside piece by piece, never holding more than 256 KiB of it.
 
     What is given out is known to be whole only when the iterator has ended without an EnvelopeError: until then
     it may be acted upon by nobody.
@@ -231,8 +232,14 @@ def _open_chunk(key: bytes, raw: msgspec.Raw) -> bytes:
 
 
 def _chunks(key: bytes, message: _Chunked) -> Iterator[bytes]:
+    gulp = bytearray()
     for raw in message.chunks:
-        yield _open_chunk(key, raw)
+        gulp += _open_chunk(key, raw)
+        if len(gulp) >= _GULP:
+            yield bytes(gulp)
+            gulp.clear()
+    if gulp:
+        yield bytes(gulp)
 
 
 def _gulps(packed: bytes) -> Iterator[bytes]:
@@ -279,11 +286,7 @@ def _inflate_all(key: bytes, message: _Data | _Chunked, limit: int) -> bytes:
     size = int.from_bytes(ending[-_ISIZE:], "little")
     if size > limit:
         raise ValueError
-    out = BytesIO()
-    if size:
-        out.seek(size - 1)
-        out.write(b"\0")
-        out.seek(0)
+    out = BytesIO(bytes(size))
     for piece in _inflate(packed, size):
         out.write(piece)
     assert out.tell() == size  # or the inflater would have refused the end of the stream
