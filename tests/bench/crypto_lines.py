@@ -110,7 +110,7 @@ def opening() -> Iterator[Figure]:
     about = (
         f"{len(document) // 1000} KB of parameters in {len(chunks)} chunks opened / decrypted and gunzipped bare"
     )
-    yield compare({"ours": ours, "bare": bare}).figure(
+    yield compare({"ours": ours, "bare": bare}, rounds=101).figure(
         "parameters_200k", "ours", "bare", bound=1.3, about=f"{about}, from bytes: no JSON, no hex"
     )
     yield memory(LARGE)
