@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hw.card import Card, ManualCard
-from hw.errors import CardError, TimedOut
+from hw.errors import CardError, FramingError, TimedOut
 from hw.reader import Reader, open_reader
 from terminal import activation, guard
 from terminal.climb import CONFIG, Climb
@@ -304,7 +304,7 @@ class Terminal:
                 return await reader.wait_for_card(timeout=max(0.0, until - loop.time()))
             except TimedOut:
                 raise
-            except CardError as error:
+            except (CardError, FramingError) as error:
                 self._events.emit(CardRefused(at=self._clock.now(), reason=str(error)))
 
     async def _open_reader(self) -> Reader:

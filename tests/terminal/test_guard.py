@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hw.pan import luhn_digit
+from sim.reader.stripes import CARDS
 from terminal import guard
 from terminal.crypto.policy import Role
 from terminal.errors import LiveGuardError
@@ -46,3 +47,7 @@ def test_a_pin_key_is_kept_in_software_for_a_simulator_or_a_laboratory_only():
 
 def test_the_published_numbers_are_card_numbers():
     assert all(luhn_digit(pan) for pan in guard.TEST_PANS)
+
+
+def test_the_simulators_cards_are_among_them():
+    assert {card.pan for card in CARDS.values()} <= guard.TEST_PANS

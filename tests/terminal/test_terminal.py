@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from hw.card import ManualCard, StripeCard
-from hw.errors import CardError, TimedOut
+from hw.errors import CardError, FramingError, TimedOut
 from hw.reader import Capabilities
 from sim.balance import differences, journal_rows, ledger_rows
 from sim.host.config import HostConfig
@@ -194,16 +194,17 @@ def test_without_lookups_a_pending_charge_is_left_pending(tmp_path):
 # -- the card ----------------------------------------
 
 
-def test_a_card_that_cannot_be_read_may_be_presented_again(world):
+@pytest.mark.parametrize("error", [CardError("track 2 could not be read"), FramingError("no frame of this reader")])
+def test_a_card_that_cannot_be_read_may_be_presented_again(world, error):
     async def scenario(till):
         events = till.events()
         payment = await till.charge(TWELVE_FIFTY, reference="r")
         return payment, [await anext(events) for _ in range(3)]
 
-    (payment, events), _ = paying(world, scenario, cards=[CardError("track 2 could not be read"), VISA])
+    (payment, events), _ = paying(world, scenario, cards=[error, VISA])
     assert payment.state is State.APPROVED
     assert isinstance(events[1], CardRefused)
-    assert events[1].reason == "track 2 could not be read"
+    assert events[1].reason == str(error)
 
 
 def test_nobody_presents_a_card_and_nothing_is_journalled(world):
