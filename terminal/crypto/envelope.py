@@ -202,7 +202,7 @@ def open_stream(
         message = _checked(key, body, kcv)
         if isinstance(message, _Data) and message.content_encoding is None:
             raise ValueError
-        packed = _chunks(key, message) if isinstance(message, _Chunked) else _gulps(_open(key, message))
+        packed = _chunks(key, message.chunks) if isinstance(message, _Chunked) else _gulps(_open(key, message))
         yield from _inflate(packed, limit)
     except _BAD_INPUT:
         raise EnvelopeError from None
@@ -231,15 +231,16 @@ def _open_chunk(key: bytes, raw: msgspec.Raw) -> bytes:
     return plaintext
 
 
-def _chunks(key: bytes, message: _Chunked) -> Iterator[bytes]:
+def _chunks(key: bytes, chunks: Iterable[msgspec.Raw], ending: bytes = b"") -> Iterator[bytes]:
+    """What is in the chunks, and then what is in those that were opened before, joined to gulps."""
     gulp = bytearray()
-    for raw in message.chunks:
+    for raw in chunks:
         gulp += _open_chunk(key, raw)
         if len(gulp) >= _GULP:
             yield bytes(gulp)
             gulp.clear()
-    if gulp:
-        yield bytes(gulp)
+    if gulp or ending:
+        yield bytes(gulp) + ending
 
 
 def _gulps(packed: bytes) -> Iterator[bytes]:
@@ -274,12 +275,12 @@ def _inflate_all(key: bytes, message: _Data | _Chunked, limit: int) -> bytes:
     without a copy.
     """
     if isinstance(message, _Chunked):
-        packed: Iterable[bytes] = _chunks(key, message)
-        ending = b""
+        ending, opened = b"", 0
         for raw in reversed(message.chunks):
-            ending = _open_chunk(key, raw) + ending
+            ending, opened = _open_chunk(key, raw) + ending, opened + 1
             if len(ending) >= _ISIZE:
                 break
+        packed: Iterable[bytes] = _chunks(key, message.chunks[:-opened], ending)
     else:
         ending = _open(key, message)
         packed = _gulps(ending)
