@@ -8,7 +8,6 @@ journal.db      every payment
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from terminal.clock import Random
 from terminal.crypto import vault_file
 from terminal.crypto.ceremony import Component, combine_components
 from terminal.crypto.keystore import Keystore
-from terminal.crypto.vault import CredentialFile, Passphrase, Secret, Vault
+from terminal.crypto.vault import CredentialFile, Draft, Passphrase, Records, Secret, Vault
 from terminal.errors import JournalError, KeystoreError, SettingsError
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
@@ -68,9 +67,11 @@ def parse_document(text: bytes) -> DeviceDocument:
         return msgspec.json.decode(text, type=DeviceDocument)
     except msgspec.ValidationError as error:
         problem, _, field = str(error).partition(" - at ")
-        raise SettingsError(f"the device document: {problem} {field}".rstrip()) from None
+        refused = f"the device document: {problem} {field}".rstrip()
     except (msgspec.DecodeError, UnicodeDecodeError):
-        raise SettingsError("the device document is not JSON") from None
+        refused = "the device document is not JSON"
+    del text  # a traceback that shows locals is no place for it
+    raise SettingsError(refused)
 
 
 def find_secret(settings: Settings, environ: Mapping[str, str]) -> Secret | None:
@@ -102,7 +103,7 @@ def provision(
     credentials_file: Path | None = None,
     reader: str | None = None,
 ) -> None:
-    """Give a terminal its identity and its ZMK. The vault comes last: with it the terminal is provisioned.
+    """Give a terminal its identity and its ZMK. The vault comes last, whole: with it the terminal is provisioned.
 
     The ZMK comes as two or three components and the KCV of the whole; a clear one in the document is accepted
     from a simulator on loopback only. Raises SettingsError, KeystoreError or CryptoError; a call that raised
@@ -113,35 +114,40 @@ def provision(
         raise KeystoreError(
             f"{home} holds a terminal already", advice="Take another --home, or move this one away."
         )
-    zmk, kcv = _zmk(document, url, components, zmk_kcv)
-    try:
-        identity_secret = base64.b64decode(document.identity.secret, validate=True)
-    except binascii.Error:
-        raise SettingsError("the device document: identity.secret is not base64") from None
+    zmk = _zmk(document, url, components, zmk_kcv)
+    journal_id = random(16).hex()
+    draft = Draft(Records(), {JOURNAL_ID: journal_id, "level": "provisioned"})
+    Keystore.provision(
+        draft,
+        device_id=document.device_id,
+        terminal_id=document.terminal_id,
+        identity_key_id=document.identity.key_id,
+        identity_secret=_secret(document.identity),
+        zmk=zmk.value,
+        zmk_kcv=zmk.kcv,
+    )
+    draft.records[RECORD] = provisioned_record()
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings_file.save(home, url, str(credentials_file) if credentials_file else None, reader)
+        _new_journal(home / JOURNAL_FILE, journal_id)
     except OSError as error:
-        raise SettingsError(f"{home} cannot be written: {error.strerror}") from None
-    journal_id = random(16).hex()
-    _new_journal(home / JOURNAL_FILE, journal_id)
-    facts = {JOURNAL_ID: journal_id, "level": "provisioned"}
-    with Vault.create(home / VAULT_FILE, secret, random=random, facts=facts) as vault, vault.change() as draft:
-        Keystore(vault, random).provision(
-            draft,
-            device_id=document.device_id,
-            terminal_id=document.terminal_id,
-            identity_key_id=document.identity.key_id,
-            identity_secret=identity_secret,
-            zmk=zmk,
-            zmk_kcv=kcv,
-        )
-        draft.records[RECORD] = provisioned_record()
+        raise SettingsError(
+            f"{home} cannot be written: {error.strerror}", advice="Check the disk, then try again."
+        ) from None
+    Vault.create(home / VAULT_FILE, secret, random=random, facts=draft.facts, records=draft.records).close()
 
 
-def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], zmk_kcv: str) -> tuple[bytes, str]:
+def _secret(identity: Identity) -> bytes:
+    try:
+        return base64.b64decode(identity.secret, validate=True)
+    except ValueError:  # binascii's own, or letters outside ASCII
+        raise SettingsError("the device document: identity.secret is not base64") from None
+
+
+def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], zmk_kcv: str) -> Component:
     if components:
-        return combine_components(components, zmk_kcv), zmk_kcv
+        return Component(combine_components(components, zmk_kcv), zmk_kcv)
     if document.zmk is None:
         raise SettingsError(
             "the device document holds no ZMK", advice="Enter its components: till provision --zmk-components 2."
@@ -152,7 +158,7 @@ def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], 
             advice="Enter the ZMK as components: till provision --zmk-components 2.",
         )
     try:
-        return bytes.fromhex(document.zmk.key), document.zmk.kcv
+        return Component(bytes.fromhex(document.zmk.key), document.zmk.kcv)
     except ValueError:
         raise SettingsError("the device document: zmk.key is not hex") from None
 

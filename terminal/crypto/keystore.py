@@ -174,8 +174,8 @@ class Keystore(Masked):
 
     # - how keys come and go
 
+    @staticmethod
     def provision(
-        self,
         draft: Draft,
         *,
         device_id: str,
@@ -185,7 +185,7 @@ class Keystore(Masked):
         zmk: bytes | None = None,
         zmk_kcv: str | None = None,
     ) -> None:
-        """Make this the keystore of a device; what was there of another one is gone.
+        """Make this the draft of a device's keystore; what was there of another one is gone.
 
         ``identity_secret`` has 16 to 256 bytes. The ZMK comes with it, from a simulator, or later by ``set_zmk``.
         Raises KeystoreError and leaves the draft as it was.

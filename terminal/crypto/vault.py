@@ -199,9 +199,15 @@ class Vault(Masked):
 
     @classmethod
     def create(
-        cls, path: Path | str, secret: Secret, *, random: Random, facts: Mapping[str, str] | None = None
+        cls,
+        path: Path | str,
+        secret: Secret,
+        *,
+        random: Random,
+        facts: Mapping[str, str] | None = None,
+        records: Records | None = None,
     ) -> Vault:
-        """Write a new vault without records, and open it. Raises KeystoreError, also where a file is there."""
+        """Write a new vault in one step, and open it. Raises KeystoreError, also where a file is there."""
         path = Path(path)
         with _locked(path) as lock:
             vault_file.tidy(path)
@@ -213,7 +219,7 @@ class Vault(Masked):
             except ValueError:
                 raise KeystoreError("scrypt: n must be a power of two from 2**10 to 2**20") from None
             vault = cls(path, lock, cipher, kdf, random, Records(), {})
-            vault._write(Draft(Records(), dict(facts or {})))
+            vault._write(Draft(Records(records or {}), dict(facts or {})))
             return vault
 
     @classmethod
