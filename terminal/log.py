@@ -10,6 +10,7 @@ import json
 import logging
 import re
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from hw.pan import mask_pan, passes_luhn
 from terminal.errors import SettingsError, TillError
 
 _GAP = "[ -]?"
+_VALUES = re.compile(r"[%(<{\n]")
+"""Where values begin in a message of asyncio."""
 
 _MASKS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (re.compile(r"\batt_[\w.~+/-]+=*"), lambda _: "att_[masked]"),
@@ -79,6 +82,9 @@ class Redacting(logging.Filter):
         if record.name.startswith(("httpcore", "hpack")):
             # What happened, never with what: its arguments are requests, headers and certificates.
             message = message.partition(" ")[0]
+        elif record.name == "asyncio":
+            # Nor here: it shows tasks, futures and callbacks with what they were given and what came of it.
+            message = _VALUES.split(str(record.msg), maxsplit=1)[0].strip()
         record.msg, record.args = redact(message), None
         if record.exc_info and record.exc_info[1] is not None:
             record.exc_text = trace(record.exc_info[1])
@@ -100,6 +106,22 @@ class JsonLines(logging.Formatter):
         if record.exc_text:
             line["trace"] = record.exc_text
         return json.dumps(line)
+
+
+def guard_last_resort() -> None:
+    """Make what Python prints by itself fit to be read; asked again, nothing changes.
+
+    That is: records for which no log is open, and errors that end a thread or a finalizer.
+    """
+    if logging.lastResort is not None and not logging.lastResort.filters:
+        logging.lastResort.addFilter(Redacting())
+    sys.unraisablehook = _print_uncaught
+    threading.excepthook = _print_uncaught
+
+
+def _print_uncaught(uncaught: sys.UnraisableHookArgs | threading.ExceptHookArgs) -> None:
+    if uncaught.exc_value is not None and sys.stderr is not None:
+        sys.stderr.write(f"uncaught:\n{trace(uncaught.exc_value)}")
 
 
 def to_stream(stream: TextIO | None = None) -> logging.Handler:

@@ -36,7 +36,9 @@ def host(listen: str, data: Path | None, seed: int | None, faults: Path | None) 
     from sim.host.hsm import HsmError
     from sim.host.ledger import LedgerError
     from sim.host.server import InUse, bind, open_host, serve
+    from terminal import log
 
+    log.guard_last_resort()
     name, port = _address(listen)
     with ExitStack() as stack:
         try:

@@ -16,6 +16,7 @@ from hw.link import open_link
 from sim.reader.line import Line, PtyLine
 from sim.reader.magstripe import FORMATS, Fault, MagstripeEmulator
 from sim.reader.stripes import CARDS
+from terminal import log
 
 
 class ReaderFailed(click.ClickException):
@@ -80,6 +81,7 @@ def swipe(
                 if fault == Fault.UNPLUG:
                     return
 
+    log.guard_last_resort()
     try:
         asyncio.run(run())
     except KeyboardInterrupt:

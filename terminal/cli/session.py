@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
+from terminal import log
 from terminal import settings as settings_file
 from terminal.cli.common import Common
 from terminal.crypto import vault_file
@@ -36,6 +37,7 @@ def with_terminal(
 
     Whatever a person is to be asked for is asked for before: the event loop takes a Ctrl-C for its own.
     """
+    log.guard_last_resort()
     return asyncio.run(_with_terminal(common, settings, secret, work))
 
 

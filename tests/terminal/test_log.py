@@ -4,6 +4,8 @@ import io
 import json
 import logging
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -104,6 +106,42 @@ def test_the_arguments_of_the_http_library_are_left_out(lines: io.StringIO) -> N
         "receive_response_headers.complete return_value=(b'HTTP/1.1', 200, [(b'Set-Cookie', b'canary')])"
     )
     assert json.loads(lines.getvalue())["message"] == "receive_response_headers.complete"
+
+
+def test_asyncio_tells_what_and_never_with_what(lines: io.StringIO) -> None:
+    logger = logging.getLogger("asyncio")
+    logger.warning("Executing %s took %.3f seconds", "<Task exception=ValueError('canary')>", 0.1)
+    logger.error("Exception in callback Link.feed(b'canary')\nhandle: <Handle Link.feed(b'canary')>")
+    assert [json.loads(line)["message"] for line in lines.getvalue().splitlines()] == [
+        "Executing",
+        "Exception in callback Link.feed",
+    ]
+
+
+LAST_RESORT = """
+import gc, logging, threading
+from terminal import log
+log.guard_last_resort()
+log.guard_last_resort()
+canary = "canary " + "horse"
+class Ends:
+    def __del__(self): raise ValueError(canary)
+def fails(): raise ValueError(canary)
+try: fails()
+except ValueError: logging.getLogger("x").exception("card %s", "4761739001010119")
+Ends()
+thread = threading.Thread(target=fails)
+thread.start()
+thread.join()
+"""
+
+
+def test_what_python_prints_by_itself_is_fit_to_be_read() -> None:
+    said = subprocess.run([sys.executable, "-c", LAST_RESORT], capture_output=True, text=True, check=True).stderr
+    assert said.count("ValueError\n") == 3
+    assert said.count("in fails") == 2
+    assert "476173******0119" in said
+    assert "canary horse" not in said
 
 
 def test_a_traceback_shows_frames_and_our_own_words_only(lines: io.StringIO) -> None:
