@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from terminal.cli.common import Common
 
 def run(arguments: Sequence[str]) -> int:
     """Run ``till`` with these arguments; the exit code."""
+    # A core file would hold every key that this process has opened.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     common = Common()
     try:
         if path := os.environ.get("TILL_LOG"):
