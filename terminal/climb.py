@@ -74,6 +74,7 @@ class Climb:
         self._clock, self._settings, self._emit = clock, settings, emit
         self._record = msgspec.json.decode(vault.get(RECORD) or b"{}", type=Record)
         self._found = self._record.level
+        self._token_life = timedelta.max
         clock.offset = timedelta(seconds=self._record.clock_offset)
 
     @property
@@ -149,7 +150,8 @@ class Climb:
 
     async def _attest(self) -> None:
         answer = await self._client.attest()
-        expires_at = self._clock.now() + timedelta(seconds=answer.expires_in_sec)
+        self._token_life = timedelta(seconds=answer.expires_in_sec)
+        expires_at = self._clock.now() + self._token_life
         self._move(Step.ATTESTED, token=answer.attestation_token, token_expires_at=expires_at)
 
     async def _fetch_keys(self) -> None:
@@ -240,8 +242,13 @@ class Climb:
             raise refusal
 
     async def _lasting_token(self) -> str | None:
-        """A token that lasts to the end; None where taking a new one is a step of its own."""
+        """A token that lasts to the end; None where taking a new one is a step of its own.
+
+        A host's tokens may all be shorter than our timeouts: a fresh one is good for half of its life, whatever
+        they are, or we would ask for tokens without end.
+        """
         wanted = timedelta(seconds=CALLS_LEFT[self.level] * self._settings.host.read_timeout)
+        wanted = min(wanted, self._token_life / 2)
         expires_at = self._record.token_expires_at
         if not self._record.token or expires_at is None or expires_at - self._clock.now() < wanted:
             self._drop_token()

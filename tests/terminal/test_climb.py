@@ -529,3 +529,21 @@ def test_no_network_at_all_is_told_as_such(world):
             assert till.level is Level.PROVISIONED
 
     world.run(main())
+
+
+def test_a_token_shorter_than_our_timeouts_is_used_and_not_replaced_without_end(tmp_path):
+    world = World(tmp_path, config=HostConfig(token_life=50))
+
+    def bounded(request):
+        assert world.network.paths().count("POST /pos/attest") < 5
+
+    async def main():
+        await world.provision()
+        world.network.before = bounded
+        async with world.terminal(host={"read_timeout": 15.0}) as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+    assert world.network.paths().count("POST /pos/attest") == 1
+    world.close()
