@@ -123,7 +123,11 @@ class Climb:
                 f"the host wants version {heard.min_supported_version} or newer, and this is {ours}",
                 advice="Upgrade this program (pip install --upgrade tillwright).",
             )
-        self._move(Step.BOOTSTRAPPED, clock_offset=self._clock.offset.total_seconds())
+        offset = self._clock.offset.total_seconds()
+        if Step.BOOTSTRAPPED in ACTIVATION.table[self.level]:
+            self._move(Step.BOOTSTRAPPED, clock_offset=offset)
+        else:
+            self._write(msgspec.structs.replace(self._record, clock_offset=offset))
 
     async def _pair(self) -> None:
         if (await self._client.status()).is_claimed:
@@ -211,33 +215,33 @@ class Climb:
         """Take a step and what it brought to disk in one write, then tell."""
         before = self.level
         record = msgspec.structs.replace(self._record, level=ACTIVATION.step(before, step), **fields)
+        self._write(record, change)
+        if step in WAYS_BACK.values() or step is Step.CODE_EXPIRED:
+            self._emit(LevelLost(at=self._clock.now(), level=record.level.value, reason=step.value))
+        elif record.level is not before:
+            self._emit(LevelReached(at=self._clock.now(), level=record.level.value))
+
+    def _write(self, record: Record, change: Callable[[Draft], None] | None = None) -> None:
         with self._vault.change() as draft:
             if change is not None:
                 change(draft)
             draft.records[RECORD] = msgspec.json.encode(record)
             draft.facts["level"] = record.level.value
         self._record = record
-        if step in WAYS_BACK.values() or step is Step.CODE_EXPIRED:
-            self._emit(LevelLost(at=self._clock.now(), level=record.level.value, reason=step.value))
-        elif record.level is not before:
-            self._emit(LevelReached(at=self._clock.now(), level=record.level.value))
 
     async def _go_back(self, refusal: HostRefused, taken: set[Step]) -> None:
-        step = WAYS_BACK.get((refusal.status, refusal.code))
-        if (
-            step is None
-            or step in taken
-            or (step not in ACTIVATION.table[self.level] and step is not Step.TOKEN_EXPIRED)
-        ):
+        step, known = WAYS_BACK.get((refusal.status, refusal.code)), ACTIVATION.table[self.level]
+        if step is Step.TOKEN_EXPIRED and (refusal.call == "pos/attest" or step not in known):
+            step = Step.BOOTSTRAPPED  # it is a signature that was refused, and its date may be to blame
+        if step is None or step in taken or (step is not Step.BOOTSTRAPPED and step not in known):
             raise refusal
         taken.add(step)
-        if step is not Step.TOKEN_EXPIRED:
-            self._move(step)
-        elif step in ACTIVATION.table[self.level]:
+        if step is Step.BOOTSTRAPPED:
+            await self._bootstrap()
+        elif step is Step.TOKEN_EXPIRED:
             self._drop_token()
         else:
-            # An attestation was refused: its date may be to blame.
-            await self._bootstrap()
+            self._move(step)
         if step is Step.VERSION_TOO_OLD:
             raise refusal
 

@@ -547,3 +547,38 @@ def test_a_token_shorter_than_our_timeouts_is_used_and_not_replaced_without_end(
     world.run(main())
     assert world.network.paths().count("POST /pos/attest") == 1
     world.close()
+
+
+@pytest.mark.parametrize("skew", [-86_400.0 * 300, 86_400.0 * 300])
+def test_a_clock_that_was_lost_at_a_level_with_keys_follows_the_hosts(world, skew):
+    """A device without a battery wakes up in the wrong year, in the middle of its activation."""
+
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "config"}, "do": "status", "status": 409, "code": "4090"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused):
+                await world.activate(till)
+            assert till.level is Level.KEYED
+        world.fault()
+        world.skew = skew
+        await asyncio.sleep(600)
+        async with world.terminal() as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+
+
+def test_credentials_refused_while_pairing_are_told_as_what_they_are(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "status"}, "do": "status", "status": 401, "code": "4010"})
+        async with world.terminal() as till:
+            with pytest.raises(HostRefused, match="pos/status"):
+                await till.activate()
+            world.fault()
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
