@@ -97,13 +97,18 @@ class Climb:
                 await self._go_back(refusal, taken)
 
     async def renew_keys(self) -> None:
-        """Take a new key set for a terminal that is activated; the level stays."""
+        """Take a new key set for a terminal that is activated; the level stays.
+
+        Raises HostRefused also where the refusal cost the terminal its level: then only ``climb`` helps.
+        """
         taken: set[Step] = set()
         while True:
             try:
                 return await self._fetch_keys()
             except HostRefused as refusal:
                 await self._go_back(refusal, taken)
+                if self.level is not Level.ACTIVATED:
+                    raise
 
     async def follow_clock(self) -> None:
         """Ask the host for its time (``pos/bootstrap``) and date signatures by it from now on."""

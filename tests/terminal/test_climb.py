@@ -582,3 +582,25 @@ def test_credentials_refused_while_pairing_are_told_as_what_they_are(world):
             assert till.level is Level.ACTIVATED
 
     world.run(main())
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code", "level"),
+    [
+        ("attest", 403, "4031", Level.BOOTSTRAPPED),
+        ("keys", 401, "4011", Level.CLAIMED),
+        ("keys", 426, "4260", Level.PROVISIONED),
+    ],
+)
+def test_a_renewal_that_costs_the_level_says_why_and_the_next_climb_mends_it(world, call, status, code, level):
+    async def main():
+        async with world.activated() as till:
+            world.fault({"match": {"call": call}, "do": "status", "status": status, "code": code})
+            with pytest.raises(HostRefused, match=str(status)):
+                await till._climb.renew_keys()
+            assert till.level is level
+            world.fault()
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
