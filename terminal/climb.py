@@ -150,7 +150,7 @@ class Climb:
         status = await self._client.status()
         if status.is_claimed:
             self._move(Step.CLAIMED, pairing_code="", pairing_expires_at=None)
-        elif status.pairing_code_status in ("expired", "none"):
+        elif status.pairing_code_status != "pending":
             self._move(Step.CODE_EXPIRED, pairing_code="", pairing_expires_at=None)
         elif resumed:
             self._show_code(resumed=True)
@@ -194,12 +194,14 @@ class Climb:
 
     async def _activate(self) -> None:
         if self._found is Level.PARAMETERISED:
-            # A power cut may have hidden the answer: the host knows whether the level already holds.
+            # The answer may have been lost, and with it the power: the host knows whether the level holds.
             self._found = Level.UNPROVISIONED
             if (await self._client.status()).device_status == "activated":
                 return self._move(Step.ACTIVATED, token="", token_expires_at=None)
         if token := await self._lasting_token():
+            self._found = Level.PARAMETERISED
             await self._client.activate(token, emv_ready=True, keys_installed=True, network_ok=True)
+            self._found = Level.UNPROVISIONED
             self._move(Step.ACTIVATED, token="", token_expires_at=None)
         return None
 

@@ -604,3 +604,40 @@ def test_a_renewal_that_costs_the_level_says_why_and_the_next_climb_mends_it(wor
             assert till.level is Level.ACTIVATED
 
     world.run(main())
+
+
+@pytest.mark.parametrize("rule", [{"do": "drop_answer"}, {"do": "wrong_key"}, {"do": "cut"}])
+def test_an_activation_whose_answer_was_lost_is_not_made_twice_by_the_same_process(world, rule):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            world.fault({"match": {"call": "activate"}, **rule})
+            with pytest.raises((HostSilent, EnvelopeError)):
+                await world.activate(till)
+            world.fault()
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+    assert world.network.paths().count("POST /pos/activate") == 1
+
+
+def test_a_code_that_was_used_up_without_a_claim_is_replaced(world):
+    """The merchant claimed the device and gave it up again, between two polls."""
+
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while not isinstance(await anext(events), PairingCodeShown):
+                pass
+            world.ledger._connection.execute("UPDATE pairing_codes SET used_at = 1")
+            while not isinstance(event := await anext(events), LevelLost):
+                assert not isinstance(event, PairingPolled)
+            while not isinstance(event := await anext(events), PairingCodeShown):
+                pass
+            await world.claim(event.pairing_code)
+            await task
+
+    world.run(main())
