@@ -66,10 +66,10 @@ def new_secret(settings: Settings) -> Secret:
     """What is to open a new vault: as ``secret_of``, but a passphrase is asked for twice."""
     if found := find_secret(settings, os.environ):
         return found
-    passphrase = ask_hidden("New passphrase", otherwise=_GIVE_SECRET)
-    if passphrase != ask_hidden("The same again", otherwise=_GIVE_SECRET):
+    passphrase = Passphrase(ask_hidden("New passphrase", otherwise=_GIVE_SECRET))
+    if not passphrase.is_text(ask_hidden("The same again", otherwise=_GIVE_SECRET)):
         raise KeystoreError("the two passphrases differ", advice="Type the same one twice.")
-    return Passphrase(passphrase)
+    return passphrase
 
 
 def ceremony(count: int) -> tuple[tuple[Component, ...], str]:
@@ -77,7 +77,9 @@ def ceremony(count: int) -> tuple[tuple[Component, ...], str]:
 
     Raises KeystoreError when something was mistyped ``TRIES`` times, SettingsError without a terminal.
     """
-    components = tuple(_component(number) for number in range(1, count + 1))
+    components: tuple[Component, ...] = ()
+    for number in range(1, count + 1):
+        components += (_component(number, components),)
     for left in reversed(range(TRIES)):
         kcv = ask("KCV of the whole ZMK", otherwise=_CEREMONY)
         try:
@@ -92,12 +94,16 @@ def ceremony(count: int) -> tuple[tuple[Component, ...], str]:
     return components, kcv
 
 
-def _component(number: int) -> Component:
+def _component(number: int, earlier: tuple[Component, ...]) -> Component:
     for left in reversed(range(TRIES)):
-        text = ask_hidden(f"Component {number} (64 hex digits, not shown)", otherwise=_CEREMONY)
-        kcv = ask(f"KCV of component {number}", otherwise=_CEREMONY)
         try:
-            component = parse_component(number, text, kcv)
+            # What was typed has no name here: a traceback that shows locals is no place for it.
+            component = parse_component(
+                number,
+                ask_hidden(f"Component {number} (64 hex digits, not shown)", otherwise=_CEREMONY),
+                ask(f"KCV of component {number}", otherwise=_CEREMONY),
+                earlier,
+            )
         except KeystoreError as error:
             if not left:
                 raise

@@ -32,10 +32,10 @@ class Component(NamedTuple):
         return f"Component(kcv={self.kcv!r})"
 
 
-def parse_component(number: int, text: str, kcv: str) -> Component:
+def parse_component(number: int, text: str, kcv: str, earlier: Sequence[Component] = ()) -> Component:
     """The component that a person typed, 64 hex digits with spaces allowed, checked at once.
 
-    ``number`` (1, 2, 3) is for the message. Raises KeystoreError.
+    ``number`` (1, 2, 3) is for the message, ``earlier`` are those typed before. Raises KeystoreError.
     """
     try:
         component = Component(a2b_hex("".join(text.split())), "".join(kcv.split()))
@@ -43,12 +43,15 @@ def parse_component(number: int, text: str, kcv: str) -> Component:
         del text
         raise KeystoreError(f"component {number}: it must be 64 hex digits", advice=_ASK_AGAIN) from None
     del text  # a traceback that shows locals is no place for it
-    check_component(number, component)
+    check_component(number, component, earlier)
     return component
 
 
-def check_component(number: int, component: Component) -> None:
-    """Raise KeystoreError where a component has the wrong length, is all zeros, or does not have its KCV."""
+def check_component(number: int, component: Component, earlier: Sequence[Component] = ()) -> None:
+    """Raise KeystoreError for a wrong length, all zeros, another KCV, or one that was entered before.
+
+    Two that are equal cancel each other out.
+    """
     name = f"component {number}"
     if len(component.value) != ZMK_LENGTH:
         raise KeystoreError(f"{name}: it must have {ZMK_LENGTH} bytes", advice=_ASK_AGAIN)
@@ -56,26 +59,25 @@ def check_component(number: int, component: Component) -> None:
         raise KeystoreError(f"{name}: it is all zeros", advice="Have a new set of components made.")
     if not kcv_matches(component.kcv, aes_kcv(component.value, _KCV_LENGTH)):
         raise KeystoreError(f"{name}: its check value does not match", advice=_ASK_AGAIN)
+    for place, other in enumerate(earlier, 1):
+        if hmac.compare_digest(component.value, other.value):
+            raise KeystoreError(
+                f"{name}: it equals component {place}", advice="Each person enters their own sheet."
+            )
 
 
 def combine_components(components: Sequence[tuple[bytes, str]], kcv_of_whole: str) -> bytes:
     """The 32 bytes of the ZMK, from two or three components of (value, KCV).
 
-    Raises KeystoreError, which names the component: a wrong length or check value, two components that are equal
-    (they cancel each other out), one of zeros, a whole of zeros or with another check value than ``kcv_of_whole``.
+    Raises KeystoreError, which names the component: a wrong length or check value, two components that are equal,
+    one of zeros, a whole of zeros or with another check value than ``kcv_of_whole``.
     """
     parts = [Component(*part) for part in components]
     del components
     if len(parts) not in _COUNTS:
         raise KeystoreError("a ZMK is entered as two or three components")
     for number, part in enumerate(parts, 1):
-        check_component(number, part)
-        for earlier, other in enumerate(parts[: number - 1], 1):
-            if hmac.compare_digest(part.value, other.value):
-                raise KeystoreError(
-                    f"component {number}: it equals component {earlier}",
-                    advice="Each person enters their own sheet.",
-                )
+        check_component(number, part, parts[: number - 1])
     whole = Component(_sum(parts), kcv_of_whole)
     if not any(whole.value):
         raise KeystoreError("the components add up to zero", advice="Have a new set of components made.")

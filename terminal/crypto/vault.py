@@ -71,12 +71,21 @@ class Passphrase(Masked):
             raise KeystoreError("the passphrase is empty", advice="Choose one of several words.")
         self._text, self._n = secret, n
 
+    def is_text(self, text: str) -> bool:
+        """Whether it was made of that text: for a passphrase that is typed twice."""
+        return self._text == text
+
     def new_kdf(self, random: Random) -> dict[str, Any]:
         """scrypt with a new salt, r = 8 and p = 1 (RFC 7914)."""
         return {"name": "scrypt", "salt": random(_SALT_LENGTH).hex(), "n": self._n, "r": 8, "p": 1}
 
     def cipher(self, kdf: Mapping[str, Any]) -> AESGCM:
-        """The cipher by scrypt; ValueError where the parameters are not scrypt's or out of bounds."""
+        """The cipher by scrypt; ValueError where the parameters are not scrypt's or out of bounds.
+
+        KeystoreError where the passphrase, as it came out of the environment, is not text.
+        """
+        if any("\ud800" <= character <= "\udfff" for character in self._text):
+            raise KeystoreError("the passphrase is not UTF-8", advice="Write it in a UTF-8 locale.")
         if kdf.keys() != {"name", "salt", "n", "r", "p"} or kdf["name"] != "scrypt":
             raise ValueError
         n, r, p = (_whole(kdf[name]) for name in "nrp")

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from terminal.cli import prompts
 from terminal.cli.entry import main
 from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.vault import Passphrase, Vault
+from terminal.errors import KeystoreError
+from terminal.settings import Settings
 from tests.terminal.cli.conftest import NOBODY
 from tests.terminal.cli.typist import Typist
 
@@ -93,6 +97,36 @@ def test_three_mistakes_end_the_ceremony_and_install_nothing(
     assert somebody.leave() == 2
     assert "till: component 1: its check value does not match" in somebody.seen
     assert not (tmp_path / "new").exists()
+
+
+def test_one_sheet_entered_twice_is_refused_at_once(provisioning: Run, credentials: Path) -> None:
+    somebody = provisioning("--zmk-components", "2", "--credentials", str(credentials))
+    for number in (1, 2):
+        somebody.answer(f"Component {number} .*: ", FIRST.hex())
+        somebody.answer(f"KCV of component {number}: ", aes_kcv(FIRST))
+    somebody.wait_for("component 2: it equals component 1")
+    somebody.answer("Component 2 .*: ", SECOND.hex())
+    somebody.answer("KCV of component 2: ", aes_kcv(SECOND))
+    somebody.answer("KCV of the whole ZMK: ", aes_kcv(WHOLE))
+    assert somebody.leave() == 0, somebody.seen
+
+
+def test_what_was_typed_is_in_no_frame_of_what_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter([*[FIRST.hex()] * 3, PASSPHRASE, "another"])
+    monkeypatch.delenv("TILL_PASSPHRASE", raising=False)
+    monkeypatch.setattr(prompts, "ask_hidden", lambda *_, **__: next(typed))
+    monkeypatch.setattr(prompts, "ask", lambda *_, **__: "000000")
+    for fails in (lambda: prompts.ceremony(2), lambda: prompts.new_secret(Settings())):
+        with pytest.raises(KeystoreError) as caught:
+            fails()
+        shown = [
+            repr(value)
+            for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+            if frame.f_code.co_filename != __file__
+            for value in frame.f_locals.values()
+        ]
+        assert shown
+        assert not any(FIRST.hex() in value or repr(FIRST) in value or PASSPHRASE in value for value in shown)
 
 
 def test_two_passphrases_that_differ_make_no_keystore(provisioning: Run, tmp_path: Path) -> None:

@@ -87,3 +87,10 @@ def test_a_component_shows_its_check_value_alone() -> None:
     component = Component(os.urandom(32), "A1B2C3")
     assert repr(component) == "Component(kcv='A1B2C3')"
     assert str(component) == repr(component)
+
+
+def test_a_component_that_was_typed_before_is_refused_at_once() -> None:
+    earlier = [Component(B, aes_kcv(B)), Component(A, aes_kcv(A))]
+    with pytest.raises(KeystoreError, match="component 3: it equals component 2"):
+        parse_component(3, A.hex(), aes_kcv(A), earlier)
+    assert parse_component(3, C.hex(), aes_kcv(C), earlier).value == C

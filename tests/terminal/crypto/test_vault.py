@@ -183,6 +183,14 @@ def test_a_passphrase_is_the_same_however_it_was_composed(path: Path) -> None:
     assert contents(path, Passphrase("cafe\u0301"))[0] == b"1"
 
 
+def test_a_passphrase_that_is_not_text_is_said_and_not_kept_in_the_error(path: Path) -> None:
+    for secret in (Passphrase("caf\udce9", n=2**10), Passphrase("\ud800", n=2**10)):
+        with pytest.raises(KeystoreError, match="passphrase is not UTF-8") as caught:
+            Vault.create(path, secret, random=RANDOM)
+        assert caught.value.__context__ is None
+        assert not path.exists()
+
+
 def test_the_key_is_made_by_scrypt() -> None:
     """RFC 7914, held to OpenSSL's by way of hashlib."""
     kdf = {"name": "scrypt", "salt": "11" * 32, "n": 2**10, "r": 8, "p": 1}
