@@ -61,7 +61,8 @@ class Journal:
     def __init__(self, path: Path, db: sqlite3.Connection, journal_id: str) -> None:
         self.path, self.id = path, journal_id
         self._db = db
-        self._seq, self._digest = 0, hashlib.sha256(journal_id.encode()).digest()
+        self._seq, self._digest = 0, _start(journal_id)
+        self._torn = False
 
     # -- opening --------------------------------------------------------------------------------------------
 
@@ -200,7 +201,7 @@ class Journal:
 
     def records(self) -> Iterator[Record]:
         """The chain from its start; raises JournalDamaged at the first link that does not hold."""
-        digest = hashlib.sha256(self.id.encode()).digest()
+        digest = _start(self.id)
         for expected, row in enumerate(self._rows("SELECT * FROM records ORDER BY seq"), start=1):
             digest = self._check_link(expected, digest, row)
             seq, at, payment_id, happened, facts, _ = row
@@ -237,14 +238,17 @@ class Journal:
 
     @contextlib.contextmanager
     def _transaction(self, at: datetime) -> Iterator[_Append]:
-        seq, digest = self._seq, self._digest
         with translated(self.path):
+            if self._torn:
+                self._adopt_tail()
             self._db.execute("BEGIN IMMEDIATE")
+            self._torn = True
             try:
                 yield _Append(self, rfc3339(at))
                 self._db.execute("COMMIT")
+                self._torn = False
             except BaseException:
-                self._seq, self._digest = seq, digest
+                # Whether the commit took place before this came, only the file knows: the next write asks it.
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
@@ -280,17 +284,15 @@ class Journal:
 
     def _adopt_tail(self) -> None:
         rows = self._rows(f"SELECT * FROM records ORDER BY seq DESC LIMIT {TAIL + 1}")[::-1]  # noqa: S608
-        if not rows:
-            return
-        digest, first = self._digest, 1
+        digest, first = _start(self.id), 1
         if len(rows) > TAIL:  # the oldest of them only lends its digest
             digest, first, rows = rows[0][5], rows[0][0] + 1, rows[1:]
         for expected, row in enumerate(rows, start=first):
             digest = self._check_link(expected, digest, row)
-        self._seq, self._digest = rows[-1][0], digest
+        self._seq, self._digest, self._torn = (rows[-1][0] if rows else 0), digest, False
 
     def _check_link(self, expected: int, digest: bytes, row: tuple[Any, ...]) -> bytes:
-        whole = row[0] == expected and isinstance(row[4], bytes)
+        whole = row[0] == expected and tuple(map(type, row)) == (int, str, str, str, bytes, bytes)
         if not whole or row[5] != (digest := _link(digest, *row[:5])):
             raise JournalDamaged(f"{self.path}: the chain breaks at record {expected}", advice=RESTORE)
         return digest
@@ -315,6 +317,11 @@ def _after(payment: Payment, happened: Happened, facts: dict[str, Any]) -> Payme
         known = msgspec.to_builtins(payment) | msgspec.to_builtins(facts)
         payment = msgspec.convert(known, Payment)
     return replace(payment, state=state)
+
+
+def _start(journal_id: str) -> bytes:
+    """What the first record is bound to."""
+    return hashlib.sha256(journal_id.encode()).digest()
 
 
 def _link(before: bytes, seq: int, at: str, payment_id: str, happened: str, facts: bytes) -> bytes:

@@ -398,3 +398,39 @@ def test_any_life_that_the_table_allows_is_kept_and_verifies(tmp_path_factory, s
     again.verify()
     assert {p.id: p.state for p in again.payments()} == states
     again.close()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, sqlite3.OperationalError])
+def test_a_commit_that_raises_may_have_happened_and_the_file_knows(journal, when, interruption):
+    """A second Ctrl-C, or a disk that fails: between the commit and what Python makes of it."""
+
+    class Interrupted(Listening):
+        def execute(self, sql, values=()):
+            if sql != "COMMIT":
+                return self.db.execute(sql, values)
+            if when == "after":
+                self.db.execute(sql)
+            raise interruption
+
+    journal.begin(charge(1), REQUEST)
+    db = journal._db
+    journal._db = Interrupted(db)
+    with pytest.raises((KeyboardInterrupt, JournalError)):
+        journal.begin(charge(2), REQUEST)
+    journal._db = db
+    journal.begin(charge(3), REQUEST)
+    assert [payment.reference for payment in journal.payments()] == (
+        ["order-1", "order-3"] if when == "before" else ["order-1", "order-2", "order-3"]
+    )
+    assert journal.verify() == len(journal.payments())
+
+
+@pytest.mark.parametrize("column", ["at", "payment_id", "happened", "digest"])
+def test_a_column_that_changed_its_type_breaks_the_chain(path, column):
+    """One flipped bit in a row's header makes text of a blob."""
+    other = "TEXT" if column == "digest" else "BLOB"
+    filled(path)
+    tampered(path, f"UPDATE records SET {column} = CAST({column} AS {other}) WHERE seq = 7")
+    with pytest.raises(JournalDamaged):
+        Journal.open(path)
