@@ -24,6 +24,7 @@ from terminal.crypto.vault import CredentialFile, Draft, Passphrase, Records, Se
 from terminal.errors import JournalError, KeystoreError, SettingsError
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
+from terminal.journal_file import is_blank
 from terminal.settings import Settings
 
 VAULT_FILE = vault_file.FILE_NAME
@@ -166,10 +167,7 @@ def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], 
 def _new_journal(path: Path, journal_id: str) -> None:
     """An empty journal, in place of the empty one of a provisioning that was cut short."""
     if path.exists():
-        left = Journal.open(path)
-        used = bool(left.payments())
-        left.close()
-        if used:
+        if not is_blank(path) and _holds_payments(path):
             raise JournalError(
                 f"{path} holds payments and the vault beside it is gone",
                 advice="Restore the vault, or take another --home.",
@@ -182,3 +180,11 @@ def _new_journal(path: Path, journal_id: str) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _holds_payments(path: Path) -> bool:
+    journal = Journal.open(path)
+    try:
+        return bool(journal.payments())
+    finally:
+        journal.close()

@@ -63,6 +63,12 @@ def checked_id(path: Path, db: sqlite3.Connection, journal_id: str | None) -> st
     return str(found[0])
 
 
+def is_blank(path: Path) -> bool:
+    """Whether nothing was ever written into the file: its making was cut short. Raises JournalDamaged."""
+    with translated(path), contextlib.closing(sqlite3.connect(path)) as db:
+        return db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
 @contextlib.contextmanager
 def closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
     """Close the connection when what is inside raises."""

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import json
 import os
+import sqlite3
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,8 @@ from terminal.crypto.ceremony import Component
 from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.keystore import Keystore, Role
 from terminal.crypto.vault import CredentialFile, Secret, Vault
-from terminal.errors import TillError
+from terminal.errors import JournalDamaged, TillError
+from terminal.journal import Journal
 
 SIMULATOR, LIVE = "http://127.0.0.1:8080", "https://pos.example"
 ZMK = b"Canary-zmk-that-sings-32-bytes!!"
@@ -147,3 +150,31 @@ def test_a_document_of_the_wrong_shape_shows_nothing_of_itself_even_with_locals(
         shown = with_locals(caught.value)
         assert ZMK.hex() not in shown
         assert DOCUMENT["identity"]["secret"] not in shown
+
+
+def headed(path: Path) -> None:
+    """What is on the disk between the journal's first page and its first commit."""
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+
+
+@pytest.mark.parametrize("left", [Path.touch, headed, lambda path: Journal.create(path, "j1").close()])
+def test_a_provisioning_that_was_cut_short_in_its_journal_is_made_again(
+    tmp_path: Path, secret: Secret, left: Callable[[Path], None]
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    left(home / "journal.db")
+    provision(home, secret)
+    is_whole(home, secret)
+    Journal.open(home / "journal.db").close()
+
+
+def test_what_is_not_a_journal_is_left_alone(tmp_path: Path, secret: Secret) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "journal.db").write_bytes(b"somebody's notes" * 100)
+    with pytest.raises(JournalDamaged):
+        provision(home, secret)
+    assert not (home / "vault").exists()
+    assert (home / "journal.db").read_bytes().startswith(b"somebody's notes")
