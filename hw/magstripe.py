@@ -34,7 +34,7 @@ from construct import (
 
 from hw.card import StripeCard
 from hw.errors import FramingError
-from hw.link import Link
+from hw.line import Link
 from hw.reader import Capabilities, Reader
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, read_card
 

@@ -26,7 +26,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hw.card import Card
 from hw.errors import BadAddress, Cancelled, LineGone, NotSupported, ProtocolError, ReaderError, TimedOut
-from hw.link import Link, open_link
+from hw.line import Link
+from hw.link import open_link
 
 DRIVERS: Final[Mapping[str, str]] = {
     "magstripe": "hw.magstripe:MagstripeReader",

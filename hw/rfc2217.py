@@ -7,7 +7,7 @@ import logging
 import threading
 from typing import Any, Final
 
-from hw.link import CHUNK, RECEIVE_LIMIT, Link
+from hw.line import CHUNK, RECEIVE_LIMIT, Link
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import tty
 from contextlib import suppress
 from typing import Protocol
 
-from hw.link import DescriptorLink
+from hw.line import DescriptorLink
 
 
 class Line(Protocol):

@@ -19,7 +19,8 @@ import pytest
 import serial
 
 from hw.errors import BadAddress, LineError, LineGone, ReaderError
-from hw.link import CHUNK, RECEIVE_LIMIT, DescriptorLink, LineSettings, Link, line_settings, open_link
+from hw.line import CHUNK, RECEIVE_LIMIT, DescriptorLink, Link
+from hw.link import LineSettings, line_settings, open_link
 from hw.rfc2217 import Rfc2217Link, mend
 
 

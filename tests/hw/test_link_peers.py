@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from hw.errors import LineError, LineGone
-from hw.link import Link, open_link
+from hw.line import Link
+from hw.link import open_link
 from tests.hw.peers import pty_pair, ser2net, socat, until
 
 EVERY_BYTE = bytes(range(256))

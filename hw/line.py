@@ -1,0 +1,161 @@
+"""An open line: bytes in, bytes out. The interface, and the link over a descriptor that serves most of them.
+
+Nothing is read ahead. Bytes wait where the system keeps them: 4 KiB for a serial device (the kernel drops what
+comes on top), the receive window for a socket (the sender is held). A link that has to read in a thread needs room
+of its own: `RECEIVE_LIMIT` bytes, beyond which the oldest go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final
+
+from hw.errors import LineGone
+
+RECEIVE_LIMIT: Final = 65536
+"""Bytes that an rfc2217 link holds for its reader; the oldest are dropped beyond."""
+
+CHUNK: Final = 4096
+"""Bytes that one read gives at most: what Linux keeps for a serial device."""
+
+
+class Link(ABC):
+    """A line that is open. One coroutine at a time may read, one may write.
+
+    ``name`` is what errors call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """What has come, as soon as it is at least a byte; raises LineGone when the other end is gone.
+
+        Each call gives the event loop a turn, so that a flood cannot hold off a deadline.
+        """
+
+    @abstractmethod
+    def take(self) -> bytes:
+        """What has come already, without waiting; empty when that is nothing, also when the line is gone."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Drop what has come and was not read."""
+
+    @abstractmethod
+    async def write(self, data: bytes) -> None:
+        """Send all of it; raises LineGone. When cancelled, a part may have left."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of the line; a read or write under way ends with LineGone. Closing twice is once."""
+
+    def _gone(self, why: str = "") -> LineGone:
+        return LineGone(f"{self.name}: the device is gone{why and f' ({why})'}")
+
+    def _closed(self) -> LineGone:
+        return LineGone(f"{self.name}: the line is closed", advice="Open the reader again.")
+
+
+class DescriptorLink(Link):
+    """A link over a non-blocking file descriptor: a serial device, a pty, a socket.
+
+    ``release`` closes the descriptor, ``flush`` drops what the system holds unread, if it can.
+    """
+
+    def __init__(
+        self, descriptor: int, name: str, release: Callable[[], None], flush: Callable[[], None] | None = None
+    ) -> None:
+        super().__init__(name)
+        os.set_blocking(descriptor, False)
+        self._descriptor = descriptor
+        self._release = release
+        self._flush = flush
+        self._waits: dict[str, asyncio.Future[None]] = {}
+        self._open = True
+
+    async def read(self) -> bytes:
+        """See Link."""
+        await asyncio.sleep(0)
+        while True:
+            if not self._open:
+                raise self._closed()
+            try:
+                data = os.read(self._descriptor, CHUNK)
+            except BlockingIOError:
+                await self._until("readable")
+                continue
+            except OSError as error:  # EIO is what a serial device says that was pulled out
+                raise self._gone(os.strerror(error.errno or errno.EIO)) from None
+            if not data:
+                raise self._gone()
+            return data
+
+    def take(self) -> bytes:
+        """See Link."""
+        try:
+            return os.read(self._descriptor, CHUNK) if self._open else b""
+        except OSError:
+            return b""
+
+    def discard(self) -> None:
+        """See Link."""
+        if not self._open:
+            return
+        if self._flush is not None:
+            self._flush()
+            return
+        for _ in range(RECEIVE_LIMIT // CHUNK):  # a peer that sends without end does not keep us here
+            if not self.take():
+                break
+
+    async def write(self, data: bytes) -> None:
+        """See Link."""
+        left = memoryview(data)
+        while left:
+            if not self._open:
+                raise self._closed()
+            try:
+                left = left[os.write(self._descriptor, left) :]
+            except BlockingIOError:
+                await self._until("writable")
+            except OSError as error:
+                raise self._gone(os.strerror(error.errno or errno.EIO)) from None
+
+    async def close(self) -> None:
+        """See Link."""
+        if self._open:
+            self._open = False
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._descriptor)
+            loop.remove_writer(self._descriptor)
+            for wait in self._waits.values():
+                _wake(wait)
+            self._release()
+
+    async def _until(self, ready: str) -> None:
+        if ready in self._waits:
+            raise RuntimeError(f"{self.name}: two coroutines wait for the line to be {ready}")
+        loop = asyncio.get_running_loop()
+        wait = self._waits[ready] = loop.create_future()
+        watch, leave = {
+            "readable": (loop.add_reader, loop.remove_reader),
+            "writable": (loop.add_writer, loop.remove_writer),
+        }[ready]
+        watch(self._descriptor, _wake, wait)
+        try:
+            await wait
+        finally:
+            del self._waits[ready]
+            if self._open:  # a closed descriptor may be another's by now
+                leave(self._descriptor)
+
+
+def _wake(wait: asyncio.Future[None]) -> None:
+    if not wait.done():
+        wait.set_result(None)
