@@ -122,5 +122,5 @@ def _parse(call: str, plaintext: bytes, wanted: type[T]) -> T:
     except msgspec.ValidationError as error:
         problem, _, field = str(error).partition(" - at ")
         raise HostAnswerInvalid(call, field.strip("`$.") or "the document", problem) from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise HostAnswerInvalid(call, "the document", "it is not JSON") from None
