@@ -7,6 +7,7 @@ SettingsError that names the setting.
 from __future__ import annotations
 
 import ipaddress
+import re
 import tomllib
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,9 @@ from terminal import __version__
 from terminal.errors import SettingsError
 
 FILE_NAME = "settings.toml"
+
+# A name or an address, perhaps a port. `urlsplit` takes ::1 for the host of `evil.example[::1]`; others would not.
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@\s]+)(:[0-9]*)?")
 
 
 class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,7 +127,7 @@ def check_url(url: str) -> None:
     """Raise SettingsError unless the URL is https, or plain http to this machine."""
     try:
         parts = urlsplit(url)
-        named = bool(parts.hostname) and (parts.port or 1) > 0
+        named = _AUTHORITY.fullmatch(parts.netloc) is not None and (parts.port or 1) > 0
     except ValueError:
         named = False
         parts = urlsplit("")
