@@ -18,7 +18,14 @@ from datetime import timedelta
 from typing import Any
 
 from terminal.clock import HostClock
-from terminal.errors import EnvelopeError, HostAnswerInvalid, HostRefused, HostSilent, HostUnreachable
+from terminal.errors import (
+    EnvelopeError,
+    HostAnswerInvalid,
+    HostRefused,
+    HostSilent,
+    HostUnreachable,
+    KeystoreError,
+)
 from terminal.events import Event, PaymentChanged
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
@@ -85,6 +92,11 @@ class Exchange:
             self._happened(payment, Happened.REFUSED, message=refusal.host_message)
             raise
         except (HostSilent, HostAnswerInvalid, EnvelopeError) as error:
+            return self._happened(payment, Happened.SILENT, message=str(error))
+        except KeystoreError as error:
+            if not repeated:
+                raise
+            # The key set that sealed it is gone: it cannot be asked again, and those after it still can.
             return self._happened(payment, Happened.SILENT, message=str(error))
         return await self._settle(payment, answer)
 

@@ -369,6 +369,25 @@ def test_no_connection_means_no_payment(world):
     assert found == []
 
 
+def test_a_payment_whose_key_set_is_gone_does_not_keep_the_others_from_being_resolved(world):
+    async def main():
+        async with world.activated() as till:
+            world.network.after = lost(httpx.ReadError, 99)
+            await till.charge(TWELVE_FIFTY, reference="first", card=TYPED)
+            world.network.after = lambda request: None
+            for _ in range(2):  # the set before goes on; the one before that does not
+                await till._climb.renew_keys()
+            world.network.after = lost(httpx.ReadError, 99)
+            await till.charge(TWELVE_FIFTY, reference="second", card=TYPED)
+            world.network.after = lambda request: None
+            return await till.resolve()
+
+    first, second = world.run(main())
+    assert (first.reference, first.state) == ("first", State.IN_DOUBT)
+    assert "is not held any more" in first.message
+    assert (second.reference, second.state) == ("second", State.APPROVED)
+
+
 def test_no_connection_after_a_silence_is_still_a_doubt(world):
     async def scenario(till):
         world.network.after = lost(httpx.ReadError, 99)
