@@ -535,6 +535,13 @@ def test_an_expired_set_is_not_carried_on(vault: Vault, keyed: Keystore) -> None
     assert not keyed.holds("ks-1")
 
 
+def test_a_set_that_has_expired_by_now_is_not_installed(vault: Vault, keyed: Keystore) -> None:
+    for expires_at in (NOW + DAY, NOW + 2 * DAY):
+        with vault.change() as draft, pytest.raises(KeyPolicyError, match="expired already"):
+            keyed.install(draft, HostKeys(ZMK).answer("ks-2", expires_at=expires_at), NOW + 2 * DAY)
+    assert keyed.key_set_id == "ks-1"
+
+
 def test_a_superseded_set_is_dropped_when_it_expires(vault: Vault, keyed: Keystore) -> None:
     installed(vault, keyed, HostKeys(ZMK).answer("ks-2", expires_at=NOW + 2 * DAY))
     for moment, dropped in ((NOW, False), (NOW + DAY, True), (NOW + DAY, False)):

@@ -248,6 +248,25 @@ def test_in_the_credentials_directory_the_group_bit_is_the_mask_of_an_access_lis
         contents(path, CredentialFile(directory / "out", credentials_directory=directory))
 
 
+def test_a_credential_of_another_user_is_refused(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = credential(tmp_path / "credential")
+    real = os.fstat
+    owner = os.geteuid() + 1
+
+    def fstat(descriptor: int) -> os.stat_result:
+        fields = list(real(descriptor))
+        fields[stat.ST_UID] = owner
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    with pytest.raises(KeystoreError, match="others can read or replace"):
+        secret.cipher(secret.new_kdf(RANDOM))
+    owner = 0  # root's, as systemd hands it in
+    secret.cipher(secret.new_kdf(RANDOM))
+
+
 def test_a_credential_must_be_a_file_that_is_there(path: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo", 0o400)
     with pytest.raises(KeystoreError, match="regular file"):
@@ -279,6 +298,15 @@ def test_another_process_is_refused(path: Path) -> None:
     with Vault.open(path, SECRET, random=RANDOM):
         run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert run.stdout == f"{path} is in use by another process\n"
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(path: Path) -> None:
+    made(path)
+    path.with_name("vault.lock").unlink()
+    path.with_name("vault.lock").symlink_to(path.with_name("elsewhere"))
+    with pytest.raises(KeystoreError, match="cannot be locked"):
+        Vault.open(path, SECRET, random=RANDOM)
+    assert not path.with_name("elsewhere").exists()
 
 
 def test_a_vault_that_did_not_open_is_not_locked(path: Path) -> None:
