@@ -7,6 +7,7 @@ SettingsError that names the setting.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import tomllib
 from functools import lru_cache
@@ -45,6 +46,8 @@ class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     signature_scheme: Literal["prefixed", "body"] = "prefixed"
     offers_lookup: bool = True
     """Whether the host answers ``GET /pos/charge``."""
+    idempotency_life: float = 86_400.0
+    """Seconds that the host remembers an idempotency key: sent again after that, a payment could be made twice."""
 
     @property
     def loopback(self) -> bool:
@@ -100,6 +103,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("host.read_timeout", self.host.read_timeout, 0.1, 300),
             ("host.call_timeout", self.host.call_timeout, 0.1, 600),
             ("host.attempts", self.host.attempts, 1, 20),
+            ("host.idempotency_life", self.host.idempotency_life, 60, 31_536_000),
             ("pairing_poll", self.pairing_poll, 3, 5),
             ("pending_poll", self.pending_poll, 0.5, 60),
             ("pending_wait", self.pending_wait, 0, 600),
@@ -175,5 +179,8 @@ def save(home: Path, url: str, credentials_file: str | None, reader: str | None 
     text = tomli_w.dumps(document)
     parse(text, str(path))
     fresh = path.with_suffix(".new")
-    fresh.write_text(text)
+    with fresh.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut may leave an empty file, which means the default host
     fresh.replace(path)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,19 @@ def test_what_is_saved_is_loaded_and_the_rest_is_left(tmp_path):
     assert (found.host.url, found.host.read_timeout) == ("http://127.0.0.1:8080", 9.0)
     assert (found.reader, found.credentials_file) == ("magstripe:///dev/ttyUSB0", "/etc/till/credentials")
     assert found.host.loopback
+
+
+def test_what_is_saved_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+    flushed = []
+    fsync = os.fsync
+
+    def watched(descriptor):
+        flushed.append((os.fstat(descriptor).st_size, (tmp_path / module.FILE_NAME).exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    save(tmp_path, "http://127.0.0.1:8080", None)
+    assert flushed == [((tmp_path / module.FILE_NAME).stat().st_size, False)]
 
 
 @pytest.mark.parametrize(
