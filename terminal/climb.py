@@ -110,9 +110,17 @@ class Climb:
                 if self.level is not Level.ACTIVATED:
                     raise
 
-    async def follow_clock(self) -> None:
-        """Ask the host for its time (``pos/bootstrap``) and date signatures by it from now on."""
+    async def follow_clock(self) -> bool:
+        """Ask the host for its time and date signatures by it; whether ours was off by a second or more."""
+        before = self._clock.offset
         await self._bootstrap()
+        return abs((self._clock.offset - before).total_seconds()) >= 1
+
+    def heed(self, refusal: HostRefused) -> None:
+        """Go back a level where a payment's refusal says that it is lost: then the next ``climb`` has a way up."""
+        step = WAYS_BACK.get((refusal.status, refusal.code))
+        if step in (Step.UNCLAIMED, Step.VERSION_TOO_OLD) and step in ACTIVATION.table[self.level]:
+            self._move(step)
 
     # -- the steps ------------------------------------------------------------------------------------------
 

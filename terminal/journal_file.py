@@ -66,7 +66,7 @@ def checked_id(path: Path, db: sqlite3.Connection, journal_id: str | None) -> st
 def is_blank(path: Path) -> bool:
     """Whether nothing was ever written into the file: its making was cut short. Raises JournalDamaged."""
     with translated(path), contextlib.closing(sqlite3.connect(path)) as db:
-        return db.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+        return not db.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
 
 
 @contextlib.contextmanager

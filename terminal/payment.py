@@ -48,6 +48,7 @@ class Happened(StrEnum):
     APPROVED = "approved"
     DECLINED = "declined"
     PENDING = "pending"
+    LOOKED_UP = "looked_up"
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     SILENT = "silent"
@@ -72,10 +73,12 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.UNREACHABLE: State.WITHDRAWN,
             Happened.SILENT: State.IN_DOUBT,
             Happened.SENT_AGAIN: State.IN_FLIGHT,
+            Happened.LOOKED_UP: State.IN_FLIGHT,
             Happened.SEALED_AGAIN: State.IN_FLIGHT,
         },
         State.IN_DOUBT: {
             Happened.SENT_AGAIN: State.IN_FLIGHT,
+            Happened.LOOKED_UP: State.IN_FLIGHT,
         },
         State.PENDING: {
             Happened.APPROVED: State.APPROVED,
@@ -170,7 +173,8 @@ def check_fit(call: str, asked: Payment, answer: Answer, *, known: bool, now: da
 
     ``known`` says that the answer's charge id already belongs to another payment. A partial approval (less
     than asked, above zero) fits a charge; a refund is all or nothing. The answer to a repeated request bears
-    the time of the first, so any moment since the payment began is near enough, give or take ``skew``.
+    the time of the first, so any moment since the payment began is near enough, give or take ``skew``; and of a
+    cancel any moment before, since the host may have canceled the charge for somebody else.
     """
 
     def refuse(name: str, problem: str) -> None:
@@ -190,5 +194,6 @@ def check_fit(call: str, asked: Payment, answer: Answer, *, known: bool, now: da
         partial = answer.amount.minor < asked.amount.minor
         if partial and not (asked.kind is Kind.CHARGE and answer.happened is Happened.APPROVED):
             refuse("amount.value", "it is less than was asked")
-    if answer.at is not None and not asked.created_at - skew <= answer.at <= now + skew:
+    early = answer.at is not None and answer.at < asked.created_at - skew and asked.kind is not Kind.CANCEL
+    if early or (answer.at is not None and answer.at > now + skew):
         refuse("created_at", "it is not near the time of the payment")

@@ -113,7 +113,7 @@ class Terminal:
             )
             client = ViopayClient(session, keystore, clock, random, settings.host)
             climb = Climb(client, keystore, vault, clock, settings, events.emit)
-            exchange = Exchange(client, journal, clock, settings, events.emit, climb.renew_keys)
+            exchange = Exchange(client, journal, clock, settings, events.emit, climb)
             yield cls(
                 settings,
                 vault=vault,
@@ -240,6 +240,11 @@ class Terminal:
                 return await self._exchange.again(unknown)
             if charge.state not in (State.APPROVED, State.PENDING):
                 raise PaymentRefused(f"charge {charge_id} is {charge.state.value}: there is nothing to cancel")
+            if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
+                raise PaymentRefused(
+                    f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
+                    advice="Ask for that refund again to learn it, then cancel.",
+                )
             await self._be_ready()
             payment = self._payment(Kind.CANCEL, charge.approved or charge.amount, charge=charge)
             return await self._exchange.first(payment, None)

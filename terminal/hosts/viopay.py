@@ -142,12 +142,19 @@ class ViopayClient:
 
     # -- payments -------------------------------------------------------------------------------------------
 
-    async def charge(self, body: bytes, idempotency_key: str, key_set_id: str) -> answers.ChargeAnswer:
-        """Ask for money. ``body`` is the sealed ``charge_request``; a repeat hands in the same bytes and key."""
+    def holds(self, key_set_id: str) -> bool:
+        """Whether requests can still be signed under that key set."""
+        return self._keystore.holds(key_set_id)
+
+    async def charge(self, body: bytes, idempotency_key: str, key_set_id: str | None) -> answers.ChargeAnswer:
+        """Ask for money. ``body`` is the sealed ``charge_request``; a repeat hands in the same bytes and key.
+
+        ``key_set_id`` is the one that signs; None is the current set.
+        """
         return answers.charge("pos/charge", await self._paying("pos/charge", body, idempotency_key, key_set_id))
 
     async def refund(
-        self, charge_id: str, body: bytes, idempotency_key: str, key_set_id: str
+        self, charge_id: str, body: bytes, idempotency_key: str, key_set_id: str | None
     ) -> answers.RefundAnswer:
         """Give money back. ``body`` is the sealed ``refund_request``."""
         path = _path("pos/refund", charge_id, wire.CHARGE_ID)
