@@ -1,11 +1,12 @@
 """No secret in anything that is written: a day in the life of three terminals and their host, and then a search.
 
 What happens (``canary_day``), each command in a process of its own and with everything talking (``-v``,
-``TILL_LOG``, asyncio's debug mode, every step of httpcore and sqlite, faulthandler): one terminal has its passphrase
-in the environment, another has passphrase, ZMK components, card number and PIN typed on a pty. They activate, charge
-by swipe, by hand and with a PIN, refund, cancel, look at journal, keys and status. With the third, everything fails:
-a function of every layer on both sides, by an error that quotes all that it was called with and the canaries
-besides; the host in six ways; a process by SIGKILL, SIGINT and SIGABRT in the middle of a charge.
+``TILL_LOG``, asyncio's debug mode, every step of httpcore and sqlite, faulthandler): one terminal has its
+passphrase in the environment, another has passphrase, ZMK components, card number and PIN typed on a pty. They
+activate, charge by swipe, by hand and with a PIN, refund, cancel, look at journal, keys and status. With the
+third, everything fails: a function of every layer on both sides, by an error that quotes all that it was called
+with and the canaries besides; the host in six ways; a process by SIGKILL, SIGINT and SIGABRT in the middle of a
+charge.
 
 Claimed: no card number, discretionary data, cardholder, PIN, passphrase, key (ZMK and components, identity, TMK to
 MAC, the vault's), token or signature stands in any output, log, file in either data directory, core or temporary
