@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from terminal.climb import Climb
 from terminal.clock import HostClock
@@ -37,6 +37,8 @@ from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
 from terminal.payment import PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
 from terminal.settings import Settings
+
+T = TypeVar("T")
 
 Seal = Callable[[], SealedRequest]
 """Seals the payment's request under the key set that is current when it is called."""
@@ -153,6 +155,17 @@ class Exchange:
             return refund.as_answer()
         return (await self._client.charge(request.body, payment.id, signer)).as_answer()
 
+    async def _mending(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What is asked, asked again after each refusal that names what could be put right."""
+        mended = set[_Cause]()
+        while True:
+            try:
+                return await ask()
+            except HostRefused as refusal:
+                self._climb.heed(refusal)
+                if not await self._mended(refusal, mended):
+                    raise
+
     async def _mended(self, refusal: HostRefused, mended: set[_Cause]) -> bool:
         """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
 
@@ -186,10 +199,10 @@ class Exchange:
         if not self._settings.host.offers_lookup:
             return False
         try:
-            found = (await self._client.charge_by_id(cancel.charge_id)).as_answer()
+            found = await self._mending(lambda: self._client.charge_by_id(cancel.charge_id))
         except (HostError, CryptoError):
             return False
-        return found.happened in (Happened.APPROVED, Happened.REFUNDED_IN_PART, Happened.REFUNDED)
+        return found.as_answer().happened in (Happened.APPROVED, Happened.REFUNDED_IN_PART, Happened.REFUNDED)
 
     def _is_forgotten(self, payment: Payment) -> bool:
         """Whether the host may have forgotten the idempotency key before a repeat is through. A cancel has none."""
@@ -204,8 +217,10 @@ class Exchange:
             message = "the host may have forgotten it, so that it is not sent again, and cannot be asked"
             return self._happened(payment, Happened.SILENT, message=message)
         try:
-            found = [one.as_answer() for one in await self._client.charges_by_reference(payment.reference)]
-            ours = [answer for answer in found if not self._is_of_another(payment, answer)]
+            found = await self._mending(lambda: self._client.charges_by_reference(payment.reference))
+            if not self._is_forgotten(payment):  # only a wrong clock had made it old
+                return await self.again(payment)
+            ours = [told for one in found if not self._is_of_another(payment, told := one.as_answer())]
             if not ours:
                 return self._happened(payment, Happened.REFUSED, message="the host has no such charge")
             if len(ours) > 1:

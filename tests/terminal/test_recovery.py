@@ -163,6 +163,31 @@ def test_a_host_that_cannot_be_asked_leaves_an_old_charge_in_doubt_and_makes_no_
     assert (state, charges) == (State.IN_DOUBT, 1)
 
 
+def test_a_clock_that_runs_ahead_makes_no_payment_old(make):
+    world = make(key_set_life=1000 * DAY)
+
+    async def scenario(till):
+        await doubtful(world, till.charge(TWELVE_FIFTY, reference="r", card=TYPED), acted=False)
+        world.skew = 365.0 * DAY
+        (known,) = await till.resolve()
+        return known.state
+
+    assert paying(world, scenario) == (State.APPROVED, [])
+
+
+def test_an_old_charge_is_looked_up_under_the_key_set_of_today(make):
+    world = make(key_set_life=30 * DAY)
+
+    async def scenario(till):
+        await doubtful(world, till.charge(TWELVE_FIFTY, reference="r", card=TYPED), acted=True)
+        await asyncio.sleep(DAY)
+        await control(world, superseded=True)
+        (known,) = await till.resolve()
+        return known.state
+
+    assert paying(world, scenario) == (State.APPROVED, [])
+
+
 # -- keys that went in the meantime ----------------------------------------
 
 
