@@ -2,9 +2,10 @@
 
 A block is one line of printable ASCII. The header is in the clear and says what the key is for; the rest is hex:
 
-    D 0144 P0 A E 00 E 00 00 | optional blocks | KBEK-CBC(bits of key | key | random padding) | MAC
-    | |    |  | | |  | |  |
-    | |    |  | | |  | |  reserved, always 00
+    D 0144 P0 A E 00 E 00 0 0 | optional blocks | KBEK-CBC(bits of key | key | random padding) | MAC
+    | |    |  | | |  | |  | |
+    | |    |  | | |  | |  | reserved, always 0
+    | |    |  | | |  | |  key context (0 in blocks of TR-31:2018)
     | |    |  | | |  | number of optional blocks, padding block included
     | |    |  | | |  exportability (table 6)
     | |    |  | | key version (table 5)
@@ -126,6 +127,9 @@ KEY_SIZES: Final[Mapping[str, tuple[int, ...]]] = {"A": (16, 24, 32), "D": (8,),
 MAX_LENGTH: Final = 9999
 """Characters of a key block: its length field has four decimal digits (table 1)."""
 
+KEY_CONTEXTS: Final = ("0", "1", "2")
+"""What the block is for (table 1): anything, storage only, or exchange only."""
+
 MAX_BLOCKS: Final = 99
 """Optional blocks in a key block, the padding block included: the field has two decimal digits (table 1)."""
 
@@ -140,7 +144,7 @@ class Tolerance(Flag):
     LOWER_CASE_HEX = auto()
     """Hex digits a to f, in the lengths of optional blocks, the payload and the MAC."""
     RESERVED_FIELD = auto()
-    """A reserved field other than 00, as where it tells a key's context. Ignored, yet the MAC covers it."""
+    """A reserved character other than 0. Ignored, yet the MAC covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +179,7 @@ class Header:
     key_version: str = "00"
     exportability: str = "N"
     blocks: tuple[OptionalBlock, ...] = ()
+    key_context: str = "0"
 
     def __post_init__(self) -> None:
         if self.version not in _BINDINGS:
@@ -189,6 +194,8 @@ class Header:
             raise _malformed("its key version is not two letters or digits")
         if self.exportability not in EXPORTABILITY and not _digits(self.exportability, 1):
             raise _malformed(f"{self.exportability!r} is no exportability that ANSI X9.143 knows")
+        if self.key_context not in KEY_CONTEXTS:
+            raise _malformed(f"{self.key_context!r} is no key context that ANSI X9.143 knows")
         if self.blocks:
             ids = {block.id for block in self.blocks}
             if _PADDING_ID in ids:
@@ -292,7 +299,7 @@ def wrap(kbpk: bytes, header: Header, key: bytes, random: Random, *, masked_leng
         raise _malformed(f"{total} characters with {count} optional blocks are above {MAX_LENGTH} or {MAX_BLOCKS}")
     text = (
         f"{header.version}{total:04}{header.usage}{header.algorithm}{header.mode}"
-        f"{header.key_version}{header.exportability}{count:02}00{blocks}"
+        f"{header.key_version}{header.exportability}{count:02}{header.key_context}0{blocks}"
     )
 
     kbek, kbak = _derive(binding, kbpk)
@@ -345,13 +352,13 @@ def _parse(block: str, tolerances: Tolerance) -> tuple[Header, bytes, bytes, byt
         raise _malformed("its length field is not its length")
     if not _digits(block[12:14], 2):
         raise _malformed("its number of optional blocks is not two digits")
-    if block[14:16] != "00" and Tolerance.RESERVED_FIELD not in tolerances:
-        raise _malformed("its reserved field is not 00")
+    if block[15] != "0" and Tolerance.RESERVED_FIELD not in tolerances:
+        raise _malformed("its reserved field is not 0")
     count = int(block[12:14])
     blocks, end = _parse_blocks(block, count, tolerances) if count else ((), _FIXED)
     if (end - _FIXED) % size:
         raise _malformed(f"its optional blocks do not fill whole cipher blocks of {size}")
-    header = Header(block[0], block[5:7], block[7], block[8], block[9:11], block[11], blocks)
+    header = Header(block[0], block[5:7], block[7], block[8], block[9:11], block[11], blocks, block[14])
 
     binary = _from_hex(block[end:], tolerances)
     if len(binary) % size or len(binary) < 2 * size:

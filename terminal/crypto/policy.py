@@ -84,6 +84,9 @@ KEY_LENGTH: Final = 32
 EXPORTABILITY: Final = ("N", "E")
 """Not exportable, or only under a trusted key. Never S, under an untrusted one, nor what is privately agreed on."""
 
+KEY_CONTEXTS: Final = ("0", "2")
+"""For anything, or for exchange, which this is. Never 1: such a block should not have left its store."""
+
 SHA_256: Final = "21"
 """The hash of an HMAC key, in its optional block HM (ANSI X9.143, 6.3.6.5, table 13)."""
 
@@ -169,6 +172,8 @@ def check(role: Role, header: Header, key_length: int, tolerated: Tolerated = DE
         raise _refused(role, f"its key block has version {header.version} (wants {VERSION})")
     if header.exportability not in EXPORTABILITY:
         raise _refused(role, f"exportability {header.exportability} (wants {' or '.join(EXPORTABILITY)})")
+    if header.key_context not in KEY_CONTEXTS:
+        raise _refused(role, f"key context {header.key_context} (wants {' or '.join(KEY_CONTEXTS)})")
     if header.is_component:
         raise _refused(role, "its key block holds a component of a key")
     if header.algorithm == "H" and header.block("HM") != SHA_256:

@@ -294,7 +294,8 @@ def test_another_protection_key_is_refused(data):
         (12, "0x", "number of optional blocks"),
         (12, " 3", "number of optional blocks"),
         (14, "01", "reserved field"),
-        (14, "10", "reserved field"),
+        (14, "30", "'3' is no key context"),
+        (14, "A0", "'A' is no key context"),
     ],
 )
 @pytest.mark.parametrize("version", "BD")
@@ -532,12 +533,22 @@ def test_lower_case_hex_by_its_name_only():
 
 def test_a_reserved_field_by_its_name_only():
     payload = (256).to_bytes(2, "big") + KEY + bytes(14)
-    block = forge(KBPK["D"], "D0000P0AE00N0010", payload)
+    block = forge(KBPK["D"], "D0000P0AE00N0001", payload)
     refused(block, "reserved field")
     refused(block, "reserved field", Tolerance.LOWER_CASE_HEX)
     assert unwrap(KBPK["D"], block, Tolerance.RESERVED_FIELD) == (replace(PIN_KEY, exportability="N"), KEY)
-    changed = block[:14] + "20" + block[16:]
+    changed = block[:14] + "02" + block[16:]
     assert refused(changed, tolerances=Tolerance.RESERVED_FIELD) == UNVERIFIED
+
+
+@pytest.mark.parametrize("context", ["0", "1", "2"])
+def test_a_key_context_is_kept_and_bound(context):
+    header = replace(PIN_KEY, key_context=context)
+    block = wrap(KBPK["D"], header, KEY, os.urandom)
+    assert block[14:16] == context + "0"
+    assert unwrap(KBPK["D"], block) == (header, KEY)
+    other = "0" if context != "0" else "2"
+    assert refused(block[:14] + other + block[15:]) == UNVERIFIED
 
 
 # Wrapping

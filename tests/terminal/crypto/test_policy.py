@@ -210,3 +210,10 @@ def test_which_check_values_vouch_for_a_key(header, plain, with_ecb):
     assert kcv_methods(header) == plain
     assert kcv_methods(header, EVERYTHING & ~Tolerated.ECB_KCV) == plain
     assert kcv_methods(header, Tolerated.ECB_KCV) == with_ecb
+
+
+@pytest.mark.parametrize("role", PROPER)
+def test_a_block_that_was_for_storage_only_is_refused(role):
+    check(role, replace(PROPER[role], key_context="2"), KEY_LENGTH)
+    with pytest.raises(KeyPolicyError, match=f"^{role}: key context 1 "):
+        check(role, replace(PROPER[role], key_context="1"), KEY_LENGTH)
