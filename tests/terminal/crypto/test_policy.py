@@ -9,7 +9,7 @@ import pytest
 
 from terminal.crypto.kcv import aes_kcv, ecb_kcv, hmac_kcv
 from terminal.crypto.keyblock import ALGORITHMS, EXPORTABILITY, MODES, USAGES, Header, OptionalBlock
-from terminal.crypto.policy import DEFAULT, Operation, Role, Tolerated, check, kcv_methods, may, require
+from terminal.crypto.policy import DEFAULT, KEY_LENGTH, Operation, Role, Tolerated, check, kcv_methods, may, require
 from terminal.errors import KeyPolicyError
 
 HM = (OptionalBlock("HM", "21"),)
