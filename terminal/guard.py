@@ -1,10 +1,12 @@
 """The live guard: what a terminal without certified hardware may not do against a host that is not a simulator.
 
-Clear card data from a reader, a PIN typed on a keyboard and a PIN key in software are for simulators and
-laboratories. PCI PIN and PCI DSS allow none of them in a shop.
+Clear card data from a reader, a PIN typed on a keyboard, a PIN key in software and a ZMK that came in the clear
+are for simulators, and all but the last for laboratories. PCI PIN and PCI DSS allow none of them in a shop.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from terminal.crypto.policy import Role
 from terminal.errors import LiveGuardError
@@ -36,6 +38,24 @@ TEST_PANS = frozenset(
         "6304939304310009610",  # Maestro
     }
 )
+
+
+ZMK_ENTRY = "zmk_entry"
+"""The fact of the vault that says how the ZMK came in: CLEAR or by CEREMONY."""
+CLEAR = "clear"
+CEREMONY = "ceremony"
+
+
+def check_zmk(settings: Settings, facts: Mapping[str, str]) -> None:
+    """Raise LiveGuardError where the ZMK came in the clear and the host is not a simulator on this machine.
+
+    Checked whenever a terminal is opened: the host's URL is a setting, and may have changed since.
+    """
+    if facts.get(ZMK_ENTRY) != CEREMONY and not settings.host.loopback:
+        raise LiveGuardError(
+            f"the ZMK of this terminal came in the clear, and so is for a simulator, not for {settings.host.url}",
+            advice="Provision a new home for this host, with the ZMK entered as components.",
+        )
 
 
 def check_card(settings: Settings, pan: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from terminal import guard
 from terminal import settings as settings_file
 from terminal.climb import RECORD, provisioned_record
 from terminal.clock import Random
@@ -117,7 +118,8 @@ def provision(
         )
     zmk = _zmk(document, url, components, zmk_kcv)
     journal_id = random(16).hex()
-    draft = Draft(Records(), {JOURNAL_ID: journal_id, "level": "provisioned"})
+    entered = guard.CEREMONY if components else guard.CLEAR
+    draft = Draft(Records(), {JOURNAL_ID: journal_id, "level": "provisioned", guard.ZMK_ENTRY: entered})
     Keystore.provision(
         draft,
         device_id=document.device_id,

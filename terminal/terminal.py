@@ -100,6 +100,7 @@ class Terminal:
             )
         async with AsyncExitStack() as stack:
             vault = stack.enter_context(Vault.open(home / VAULT_FILE, secret, random=random))
+            guard.check_zmk(settings, vault.facts)
             blocks, keys = _tolerances(settings)
             keystore = Keystore(vault, random, tolerances=blocks, tolerated=keys)
             if journal is None:

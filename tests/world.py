@@ -27,6 +27,8 @@ from sim.host.wire import ConnectionCut
 from sim.seed import seeded
 from sim.virtual_time import VirtualLoop, run
 from terminal import home as terminal_home
+from terminal.crypto.ceremony import Component
+from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.vault import CredentialFile
 from terminal.events import Event
 from terminal.settings import HostSettings, Settings
@@ -137,10 +139,20 @@ class World:
     # -- the terminal's side --------------------------------------------------------------------------------
 
     async def provision(self) -> dict[str, Any]:
-        """A device document from the host, and a home made from it."""
+        """A device document from the host, and a home made from it; the ZMK comes in two components."""
         self.device = await self.ask("POST", "/sim/devices", {})
         document = terminal_home.parse_document(json.dumps(self.device).encode())
-        terminal_home.provision(self.home, document, URL, self.secret, random=seeded(self.seed, "provision"))
+        zmk, first = bytes.fromhex(self.device["zmk"]["key"]), seeded(self.seed, "component")(32)
+        second = bytes(a ^ b for a, b in zip(zmk, first, strict=True))
+        terminal_home.provision(
+            self.home,
+            document,
+            URL,
+            self.secret,
+            random=seeded(self.seed, "provision"),
+            components=tuple(Component(part, aes_kcv(part)) for part in (first, second)),
+            zmk_kcv=self.device["zmk"]["kcv"],
+        )
         return self.device
 
     def settings(self, **changes: Any) -> Settings:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import errno
@@ -11,15 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from terminal import home as terminal_home
+from terminal import settings as settings_file
 from terminal.crypto.ceremony import Component
 from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.keystore import Keystore, Role
 from terminal.crypto.vault import CredentialFile, Secret, Vault
-from terminal.errors import JournalDamaged, TillError
+from terminal.errors import JournalDamaged, LiveGuardError, TillError
 from terminal.journal import Journal
+from terminal.terminal import Terminal
 
 SIMULATOR, LIVE = "http://127.0.0.1:8080", "https://pos.example"
 ZMK = b"Canary-zmk-that-sings-32-bytes!!"
@@ -178,3 +182,23 @@ def test_what_is_not_a_journal_is_left_alone(tmp_path: Path, secret: Secret) -> 
         provision(home, secret)
     assert not (home / "vault").exists()
     assert (home / "journal.db").read_bytes().startswith(b"somebody's notes")
+
+
+def test_a_terminal_whose_zmk_came_in_the_clear_opens_for_a_simulator_only(tmp_path: Path, secret: Secret) -> None:
+    """The URL is a setting: editing it afterwards does not take the ZMK along."""
+    first = os.urandom(32)
+    halves = [first, bytes(a ^ b for a, b in zip(first, ZMK, strict=True))]
+    ceremony = tuple(Component(half, aes_kcv(half)) for half in halves)
+
+    async def opened(home: Path, url: str) -> None:
+        settings = settings_file.load(home)
+        host = msgspec.structs.replace(settings.host, url=url)
+        async with Terminal.open(msgspec.structs.replace(settings, host=host), secret=secret):
+            pass
+
+    provision(tmp_path / "clear", secret)
+    provision(tmp_path / "entered", secret, components=ceremony)
+    asyncio.run(opened(tmp_path / "clear", SIMULATOR))
+    asyncio.run(opened(tmp_path / "entered", LIVE))
+    with pytest.raises(LiveGuardError, match="came in the clear"):
+        asyncio.run(opened(tmp_path / "clear", LIVE))
