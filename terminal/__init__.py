@@ -1,6 +1,6 @@
 """Tillwright: a payment terminal in software.
 
-    from terminal import Amount, State, Terminal, load_settings
+from terminal import Amount, State, Terminal, load_settings
 """
 
 from __future__ import annotations

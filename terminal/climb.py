@@ -120,7 +120,12 @@ class Climb:
         """Go back a level where a payment's refusal says that it is lost: then the next ``climb`` has a way up."""
         step = WAYS_BACK.get((refusal.status, refusal.code))
         if step in (Step.UNCLAIMED, Step.VERSION_TOO_OLD) and step in ACTIVATION.table[self.level]:
-            self._move(step)
+            self._fall(step)
+
+    def tidy(self) -> None:
+        """Drop the key set before the one in use, once it has expired."""
+        if self._keystore.holds_expired(self._clock.now()):
+            self._write(self._record)
 
     # -- the steps ------------------------------------------------------------------------------------------
 
@@ -236,10 +241,20 @@ class Climb:
         elif record.level is not before:
             self._emit(LevelReached(at=self._clock.now(), level=record.level.value))
 
+    def _fall(self, step: Step) -> None:
+        """Take a step back; a device that is nobody's forgets its key sets with it."""
+        self._move(step, self._forget_keys if step is Step.UNCLAIMED else None)
+
+    def _forget_keys(self, draft: Draft) -> None:
+        self._keystore.forget_key_sets(draft)
+        for fact in ("key_set_id", "key_set_expires_at"):
+            draft.facts.pop(fact, None)
+
     def _write(self, record: Record, change: Callable[[Draft], None] | None = None) -> None:
         with self._vault.change() as draft:
             if change is not None:
                 change(draft)
+            self._keystore.drop_superseded(draft, self._clock.now())
             draft.records[RECORD] = msgspec.json.encode(record)
             draft.facts["level"] = record.level.value
         self._record = record
@@ -256,7 +271,7 @@ class Climb:
         elif step is Step.TOKEN_EXPIRED:
             self._drop_token()
         else:
-            self._move(step)
+            self._fall(step)
         if step is Step.VERSION_TOO_OLD:
             raise refusal
 

@@ -295,6 +295,7 @@ class Terminal:
         expires_at = self._keystore.key_set_expires_at
         if expires_at is not None and expires_at <= self._clock.now():
             await self._climb.renew_keys()
+        self._climb.tidy()
 
     async def _wait_for_card(self, amount: Amount, reference: str) -> Card:
         reader = await self._open_reader()

@@ -107,6 +107,11 @@ class Keystore(Masked):
         """Whether that key set can still be used: it is the current or the previous one."""
         return any(each.key_set_id == key_set_id for each in self._sets())
 
+    def holds_expired(self, now: datetime) -> bool:
+        """Whether the previous key set is still here after its end."""
+        previous = self._sets().previous
+        return previous is not None and previous.expires_at <= now
+
     def mac_key_id(self, key_set_id: str | None = None) -> str:
         """The ``X-Key-Id`` of a request signed under that key set, by default the current one."""
         return self._key(Role.MAC, key_set_id).key_id

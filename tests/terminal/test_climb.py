@@ -8,6 +8,7 @@ import json
 import httpx
 import pytest
 
+from hw.card import ManualCard
 from sim.host.config import HostConfig
 from terminal import climb
 from terminal.activation import Level
@@ -25,6 +26,7 @@ from terminal.errors import (
 )
 from terminal.events import ClockMoved, Downloading, LevelLost, LevelReached, PairingCodeShown, PairingPolled
 from terminal.home import VAULT_FILE
+from terminal.money import Amount
 from tests.world import World
 
 WAY_UP = ["bootstrapped", "pairing", "claimed", "attested", "keyed", "configured", "parameterised", "activated"]
@@ -639,5 +641,42 @@ def test_a_code_that_was_used_up_without_a_claim_is_replaced(world):
                 pass
             await world.claim(event.pairing_code)
             await task
+
+    world.run(main())
+
+
+def key_sets(till):
+    return {fact.key_set_id for fact in till.key_facts() if fact.key_set_id}
+
+
+def test_the_key_set_before_goes_when_it_has_expired(tmp_path):
+    world = World(tmp_path, config=HostConfig(key_set_life=3600))
+
+    async def main():
+        async with world.activated() as till:
+            first = key_sets(till)
+            await asyncio.sleep(1800)
+            await till._climb.renew_keys()
+            assert len(key_sets(till)) == 2
+            await asyncio.sleep(1801)
+            await till.resolve()
+            assert first.isdisjoint(key_sets(till))
+            assert len(key_sets(till)) == 1
+
+    world.run(main())
+    world.close()
+
+
+def test_a_device_that_is_nobodys_keeps_no_key_set(world):
+    async def main():
+        async with world.activated() as till:
+            await world.ask("POST", f"/sim/devices/{world.device['device_id']}", {"unclaimed": True})
+            with pytest.raises(HostRefused, match="4031"):
+                await till.charge(Amount(1250, "EUR"), reference="r", card=ManualCard("4111111111111111", "2812"))
+            assert till.level is Level.BOOTSTRAPPED
+            assert key_sets(till) == set()
+            assert "key_set_id" not in read_facts(world.home / VAULT_FILE)
+            await world.activate(till)
+            assert len(key_sets(till)) == 1
 
     world.run(main())
