@@ -1,4 +1,7 @@
-"""For every test: hypothesis without deadlines (speed belongs in the bench), the same examples in every CI run."""
+"""For every test: hypothesis without deadlines (speed belongs in the bench), the same examples in every CI run.
+
+Fifty examples a property by default, which keeps the whole run short; TILL_THOROUGH=1 tries two thousand.
+"""
 
 from __future__ import annotations
 
@@ -10,5 +13,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # This process is measured; the hosts and commands that it starts are not, and so run at their own speed.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
-settings.register_profile("till", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("till")
+settings.register_profile("till", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile("thorough" if os.environ.get("TILL_THOROUGH") else "till")
