@@ -51,7 +51,10 @@ class Network(httpx.AsyncBaseTransport):
         self.before(request)
         carrier = httpx.ASGITransport(app=self._app, client=("127.0.0.1", 50_000))
         try:
-            response = await carrier.handle_async_request(request)
+            async with asyncio.timeout(request.extensions.get("timeout", {}).get("read")):
+                response = await carrier.handle_async_request(request)
+        except TimeoutError:
+            raise httpx.ReadTimeout("no answer in time", request=request) from None
         except ConnectionCut:
             raise httpx.ReadError("the connection was cut", request=request) from None
         self.after(request)

@@ -450,8 +450,7 @@ def test_what_cannot_be_believed_is_a_doubt_and_never_shown_as_approved(world, r
         return doubt.state, known.state
 
     (doubt, known), found = paying(world, scenario, host={"read_timeout": 15.0, "call_timeout": 40.0})
-    if rule["do"] != "delay":  # the carrier in this process knows no deadline of its own
-        assert doubt is State.IN_DOUBT
+    assert doubt is State.IN_DOUBT
     assert known is State.APPROVED
     assert found == []
 
