@@ -33,6 +33,7 @@ NONCE_LENGTH: Final = 12
 
 _FIELDS: Final = {"format", "version", "kdf", "facts", "nonce", "sealed"}
 _PRIVATE: Final = 0o600
+_PID_LENGTH: Final = 20
 _WHY: Final = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
@@ -145,7 +146,8 @@ def _failed(path: Path, what: str, problem: OSError) -> KeystoreError:
 def lock(path: Path) -> int:
     """Take the advisory lock beside the file; give back the descriptor that holds it until it is closed.
 
-    The lock file stays behind: to remove it would let two processes lock two files of one name.
+    The lock file stays behind: to remove it would let two processes lock two files of one name. The process id in
+    it is for people; the lock itself is the system's, and goes with the process that held it, however it ended.
     Raises KeystoreError where another process has it, or where it cannot be made.
     """
     try:
@@ -155,13 +157,18 @@ def lock(path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        holder = os.pread(descriptor, _PID_LENGTH, 0).decode("ascii", "replace")
         os.close(descriptor)
+        who = f"process {holder}" if holder.isdigit() else "another process"
         raise KeystoreError(
-            f"{path} is in use by another process", advice="Wait until it ends, or stop it, then try again."
+            f"{path} is in use by {who}", advice="Wait until it ends, or stop it, then try again."
         ) from None
     except OSError as problem:
         os.close(descriptor)
         raise _failed(path, "cannot be locked", problem) from None
+    with contextlib.suppress(OSError):  # a full disk is no reason to stay shut
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode("ascii"), 0)
     return descriptor
 
 

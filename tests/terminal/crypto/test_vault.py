@@ -282,7 +282,7 @@ def test_a_credential_must_be_a_file_that_is_there(path: Path, tmp_path: Path) -
 def test_a_second_opener_is_refused_until_the_first_closes(path: Path) -> None:
     made(path)
     with Vault.open(path, SECRET, random=RANDOM):
-        with pytest.raises(KeystoreError, match="in use by another process"):
+        with pytest.raises(KeystoreError, match=f"in use by process {os.getpid()}"):
             Vault.open(path, SECRET, random=RANDOM)
         assert Vault.read_facts(path) == FACTS
     contents(path)
@@ -297,7 +297,7 @@ def test_another_process_is_refused(path: Path) -> None:
     )
     with Vault.open(path, SECRET, random=RANDOM):
         run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
-    assert run.stdout == f"{path} is in use by another process\n"
+    assert run.stdout == f"{path} is in use by process {os.getpid()}\n"
 
 
 def test_a_lock_that_leads_elsewhere_is_not_followed(path: Path) -> None:
