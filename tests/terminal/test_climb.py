@@ -10,6 +10,7 @@ import pytest
 
 from hw.card import ManualCard
 from sim.host.config import HostConfig
+from sim.world import World
 from terminal import climb
 from terminal.activation import Level
 from terminal.crypto.policy import Role
@@ -27,7 +28,6 @@ from terminal.errors import (
 from terminal.events import ClockMoved, Downloading, LevelLost, LevelReached, PairingCodeShown, PairingPolled
 from terminal.home import VAULT_FILE
 from terminal.money import Amount
-from tests.world import World
 
 WAY_UP = ["bootstrapped", "pairing", "claimed", "attested", "keyed", "configured", "parameterised", "activated"]
 CALLS_UP = [

@@ -12,11 +12,11 @@ from hw.card import ManualCard
 from sim.balance import differences, journal_rows, ledger_rows
 from sim.host.config import HostConfig
 from sim.host.ledger import Refund
+from sim.world import World
 from terminal.activation import Level
 from terminal.errors import HostRefused, PaymentRefused, TillError
 from terminal.money import Amount
 from terminal.payment import Happened, Kind, State
-from tests.world import World
 
 TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")

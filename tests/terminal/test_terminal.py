@@ -13,6 +13,8 @@ from hw.errors import CardError, FramingError, TimedOut
 from hw.reader import Capabilities
 from sim.balance import differences, journal_rows, ledger_rows
 from sim.host.config import HostConfig
+from sim.reader.handed import HandedReader
+from sim.world import World
 from terminal.activation import Level
 from terminal.errors import (
     AmountError,
@@ -32,7 +34,6 @@ from terminal.money import Amount
 from terminal.payment import Happened, Kind, State
 from terminal.settings import KeySettings
 from terminal.terminal import Terminal
-from tests.world import HandedReader, World
 
 VISA = StripeCard(
     pan="4761739001010119", expiry="2812", service_code="201", track2="4761739001010119=28122011143804400000"

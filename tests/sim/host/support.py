@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import selectors
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,6 +16,7 @@ from sim.host.config import HostConfig
 from sim.host.hsm import Hsm
 from sim.host.ledger import Ledger
 from sim.seed import seeded
+from sim.virtual_time import VirtualLoop, run
 from terminal.clock import rfc3339
 from terminal.crypto import envelope, keyblock
 from terminal.crypto.signature import Scheme, attestation_headers, hmac_sha256, nonce, request_headers
@@ -29,34 +28,34 @@ T = TypeVar("T")
 
 
 class Clock:
+    """Stands still between two runs, and is the loop's during one."""
+
     def __init__(self) -> None:
-        self.moment = datetime(2025, 12, 13, 14, 25, 30, 400_000, tzinfo=UTC)
+        self._moment = datetime(2025, 12, 13, 14, 25, 30, 400_000, tzinfo=UTC)
+        self._loop: VirtualLoop | None = None
 
     def __call__(self) -> datetime:
         return self.moment
 
+    @property
+    def moment(self) -> datetime:
+        return self._moment if self._loop is None else self._loop.now()
+
+    @moment.setter
+    def moment(self, moment: datetime) -> None:
+        assert self._loop is None, "while something runs, time passes by itself"
+        self._moment = moment
+
     def advance(self, seconds: float) -> None:
         self.moment += timedelta(seconds=seconds)
 
-
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Sleeping costs nothing and moves the clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock, self._start = clock, clock.moment
-        loop = self
-
-        class Selector(selectors.SelectSelector):
-            def select(self, timeout: float | None = None) -> Any:
-                ready = super().select(0)
-                if not ready and timeout:
-                    loop._clock.advance(timeout)
-                return ready
-
-        super().__init__(Selector())
-
-    def time(self) -> float:
-        return (self._clock.moment - self._start).total_seconds()
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run in virtual time, from this moment on."""
+        self._loop = VirtualLoop(self._moment)
+        try:
+            return run(main, self._loop)
+        finally:
+            self._moment, self._loop = self._loop.now(), None
 
 
 @dataclass
@@ -116,8 +115,7 @@ class Bench:
         self.open()
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        with asyncio.Runner(loop_factory=lambda: VirtualLoop(self.clock)) as runner:
-            return runner.run(work())
+        return self.clock.run(work())
 
     async def call(
         self,
