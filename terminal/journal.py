@@ -101,7 +101,9 @@ class Journal:
     def read(cls, path: Path) -> Journal:
         """The journal for looking only, also while a terminal writes it."""
         if not path.is_file():
-            raise JournalDamaged(f"{path} is missing", advice="Run `till provision` first.")
+            raise JournalDamaged(
+                f"{path} is missing", advice="Restore it; in a new home run `till provision` first."
+            )
         with translated(path):
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
             return cls._adopted(path, db, None)

@@ -31,7 +31,7 @@ _STDIN = (
 )
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("amount", required=False)
 @click.option("--minor", type=int, metavar="UNITS", help="The amount (and the tip) in minor units, instead.")
 @click.option("--currency", metavar="CODE", help="ISO 4217; by default that of the terminal's location.")
@@ -89,7 +89,7 @@ def charge(
     return _outcome(common, with_terminal(common, settings, secret, work))
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("charge_id", required=False)
 @click.argument("amount", required=False)
 @click.option("--reference", metavar="TEXT", help="The charge by your own name for it, in place of its id.")
@@ -119,7 +119,7 @@ def refund(
     return _outcome(common, with_terminal(common, settings, secret_of(settings), work))
 
 
-@click.command(no_args_is_help=True)
+@click.command()
 @click.argument("charge_id", required=False)
 @click.option("--reference", metavar="TEXT", help="The charge by your own name for it, in place of its id.")
 @click.pass_obj

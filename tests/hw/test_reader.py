@@ -188,7 +188,7 @@ def test_nobody_comes() -> None:
     async def main() -> None:
         async with on_pty() as emulated, open_reader(emulated.url) as reader:
             with pytest.raises(TimedOut, match=r"no card within 0\.01 seconds") as caught:
-                await reader.wait_for_card(0.01)
+                await reader.wait_for_card(0.010004)
             assert str(caught.value).startswith(emulated.url)
             wait = await waiting(reader)
             await emulated.swipe("visa")

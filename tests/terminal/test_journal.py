@@ -265,8 +265,9 @@ def test_an_old_edit_far_before_the_tail_is_noticed_by_the_verification(path):
 
 def test_a_missing_journal_is_not_made_anew(path):
     for way in (Journal.open, Journal.read):
-        with pytest.raises(JournalDamaged, match="is missing"):
+        with pytest.raises(JournalDamaged, match="is missing") as caught:
             way(path)
+        assert caught.value.advice.startswith("Restore it")
     assert not path.exists()
 
 

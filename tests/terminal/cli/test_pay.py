@@ -289,6 +289,17 @@ def test_which_charge_is_not_said(till: Till, scripted: Scripted, words: list[st
     assert scripted.asked == []
 
 
+@pytest.mark.parametrize(
+    ("command", "wanted"), [("charge", "Say the amount"), ("refund", "Say which"), ("cancel", "Say which")]
+)
+def test_a_command_alone_is_told_what_it_lacks(
+    scripted: Scripted, command: str, wanted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command]) == 2
+    assert f"till: {wanted}" in capsys.readouterr().err
+    assert scripted.asked == []
+
+
 # -- how it ends ------------------------------------------------------------------------------------------------
 
 
