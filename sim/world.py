@@ -191,22 +191,30 @@ class World:
         Raises what ``Terminal.activate`` does, and WorldError where the merchant was refused.
         """
         heard: list[Event] = []
+        refused: list[WorldError] = []
+        waiting = asyncio.timeout(None)
 
         async def listen(events: AsyncIterator[Event]) -> None:
-            async for event in events:
-                heard.append(event)
-                if claim and (code := getattr(event, "pairing_code", None)):
-                    await self.claim(code)
+            try:
+                async for event in events:
+                    heard.append(event)
+                    if claim and (code := getattr(event, "pairing_code", None)):
+                        await self.claim(code)
+            except WorldError as error:  # without a merchant, the terminal would wait for ever
+                refused.append(error)
+                waiting.reschedule(self.loop.time())
 
         listening = asyncio.create_task(listen(till.events()))
         try:
-            await till.activate()
+            async with waiting:
+                await till.activate()
+        except TimeoutError:
+            if refused:
+                raise refused[0] from None
+            raise
         finally:
             await asyncio.sleep(0)
             listening.cancel()
-            (failed,) = await asyncio.gather(listening, return_exceptions=True)
-        if isinstance(failed, Exception):
-            raise failed
         return heard
 
     @asynccontextmanager
