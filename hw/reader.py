@@ -152,7 +152,7 @@ class Reader(ABC):
                 raise
             if self._cancelled:
                 raise Cancelled(f"{self.url}: the wait for a card was cancelled") from None
-            raise TimedOut(f"{self.url}: no card within {round(timeout, 2):g} seconds") from None
+            raise TimedOut(f"{self.url}: no card within {round(timeout or 0.0, 2):g} seconds") from None
         finally:
             self._wait = None
 

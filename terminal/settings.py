@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from terminal import __version__
-from terminal.errors import SettingsError
+from terminal.errors import AmountError, SettingsError
+from terminal.money import Amount
 
 FILE_NAME = "settings.toml"
 
@@ -113,6 +114,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ):
             if not low <= value <= high:
                 raise SettingsError(f"{name}: {value} is not between {low} and {high}")
+        for currency, limit in self.max_amounts.items():
+            try:
+                Amount(limit, currency)
+            except AmountError as error:
+                raise SettingsError(f"max_amounts.{currency}: {error}") from None
 
 
 @lru_cache(maxsize=8)  # asked of every card
@@ -148,6 +154,8 @@ def parse(text: bytes | str, source: str = FILE_NAME) -> Settings:
     """The settings in a TOML document; raises SettingsError naming the setting."""
     try:
         return msgspec.toml.decode(text, type=Settings)
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error}", advice=error.advice) from None
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{source}: {error}") from None
 

@@ -38,7 +38,7 @@ from terminal.hosts.viopay_wire import charge_request, refund_request
 from terminal.journal import Journal, SealedRequest
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.money import Amount
-from terminal.payment import TAKEN, UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
+from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
 from terminal.settings import Settings
 
 if TYPE_CHECKING:
@@ -210,9 +210,12 @@ class Terminal:
                 raise PaymentRefused(
                     f"charge {charge_id} was in {charge.amount.currency}, not in {amount.currency}"
                 )
-            if not 0 < wanted <= charge.left:
+            if not charge.left:
+                raise PaymentRefused(f"charge {charge_id} is {_words(charge)}: there is nothing to give back")
+            if wanted > charge.left:
+                left = Amount(charge.left, charge.amount.currency)
                 raise PaymentRefused(
-                    f"charge {charge_id} is {charge.state.value}, and {charge.left} minor units of it are left",
+                    f"{left} is left of charge {charge_id}, and {amount} was asked for",
                     advice="Refund at most what is left.",
                 )
             if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
@@ -240,7 +243,7 @@ class Terminal:
             if (unknown := self._unresolved(charge, Kind.CANCEL)) is not None:
                 return await self._exchange.again(unknown)
             if charge.state not in (State.APPROVED, State.PENDING):
-                raise PaymentRefused(f"charge {charge_id} is {charge.state.value}: there is nothing to cancel")
+                raise PaymentRefused(f"charge {charge_id} is {_words(charge)}: there is nothing to cancel")
             if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
                 raise PaymentRefused(
                     f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
@@ -271,7 +274,7 @@ class Terminal:
 
     def _charge(self, charge_id: str) -> Payment:
         charge = self.journal.charge_by_charge_id(charge_id)
-        if charge is None or (charge.state not in TAKEN and charge.state is not State.PENDING):
+        if charge is None:
             raise PaymentRefused(
                 f"this terminal has taken no charge {charge_id!r}", advice="`till journal` lists its charges."
             )
@@ -354,6 +357,10 @@ class Terminal:
             charge_id=charge.charge_id if charge else "",
             created_at=self._clock.now(),
         )
+
+
+def _words(payment: Payment) -> str:
+    return payment.state.value.replace("_", " ")
 
 
 def _tolerances(settings: Settings) -> tuple[Tolerance, policy.Tolerated]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from terminal.activation import Level
 from terminal.cli.common import Common
 from terminal.cli.failures import OUTCOMES
 from terminal.cli.text import STATES, how_to_go_on, payment_facts, printable
-from terminal.errors import AmountError, CardDataError, PaymentRefused
+from terminal.errors import AmountError, CardDataError, NotReady, PaymentRefused
 from terminal.money import Amount
 from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
 
@@ -164,6 +165,8 @@ def _tip(text: str, in_minor_units: bool, of: Amount) -> Amount:
 
 
 def _currency(till: Terminal) -> str:
+    if till.level is not Level.ACTIVATED:
+        raise NotReady(f"the terminal is not activated (it is at level {till.level.value!r})")
     config = till.config
     if config is None or not config.location.currency:
         raise AmountError("the amount has no currency, and the host gave none", advice="Say --currency EUR.")

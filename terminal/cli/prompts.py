@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 
-from terminal.crypto.ceremony import Component, combine_components, parse_component
+from terminal.crypto.ceremony import Component, combine_components, confirm_component, parse_component
 from terminal.crypto.vault import Passphrase, Secret
 from terminal.errors import KeystoreError, SettingsError
 from terminal.home import find_secret
@@ -97,13 +97,14 @@ def ceremony(count: int) -> tuple[tuple[Component, ...], str]:
 def _component(number: int, earlier: tuple[Component, ...]) -> Component:
     for left in reversed(range(TRIES)):
         try:
-            # What was typed has no name here: a traceback that shows locals is no place for it.
-            component = parse_component(
+            # What was typed has no name here: a traceback that shows locals is no place for it. And it is a
+            # component before the KCV is asked for: whoever is a prompt ahead must not type one where it shows.
+            typed = parse_component(
                 number,
                 ask_hidden(f"Component {number} (64 hex digits, not shown)", otherwise=_CEREMONY),
-                ask(f"KCV of component {number}", otherwise=_CEREMONY),
                 earlier,
             )
+            component = confirm_component(number, typed, ask(f"KCV of component {number}", otherwise=_CEREMONY))
         except KeystoreError as error:
             if not left:
                 raise

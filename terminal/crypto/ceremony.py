@@ -32,38 +32,45 @@ class Component(NamedTuple):
         return f"Component(kcv={self.kcv!r})"
 
 
-def parse_component(number: int, text: str, kcv: str, earlier: Sequence[Component] = ()) -> Component:
-    """The component that a person typed, 64 hex digits with spaces allowed, checked at once.
+def parse_component(number: int, text: str, earlier: Sequence[Component] = ()) -> Component:
+    """The component that a person typed, 64 hex digits with spaces allowed; its KCV is yet to be confirmed.
 
-    ``number`` (1, 2, 3) is for the message, ``earlier`` are those typed before. Raises KeystoreError.
+    ``number`` (1, 2, 3) is for the message, ``earlier`` are those typed before. Raises KeystoreError for what
+    cannot be one, is all zeros, or was entered before: two that are equal cancel each other out.
     """
     try:
-        component = Component(a2b_hex("".join(text.split())), "".join(kcv.split()))
+        component = Component(a2b_hex("".join(text.split())), "")
     except ValueError:
         del text
         raise KeystoreError(f"component {number}: it must be 64 hex digits", advice=_ASK_AGAIN) from None
     del text  # a traceback that shows locals is no place for it
-    check_component(number, component, earlier)
+    _check_value(number, component, earlier)
     return component
 
 
-def check_component(number: int, component: Component, earlier: Sequence[Component] = ()) -> None:
-    """Raise KeystoreError for a wrong length, all zeros, another KCV, or one that was entered before.
+def confirm_component(number: int, component: Component, kcv: str) -> Component:
+    """The component with the KCV that was typed for it. Raises KeystoreError where it is another's."""
+    confirmed = Component(component.value, "".join(kcv.split()))
+    _check_kcv(number, confirmed)
+    return confirmed
 
-    Two that are equal cancel each other out.
-    """
+
+def _check_value(number: int, component: Component, earlier: Sequence[Component]) -> None:
     name = f"component {number}"
     if len(component.value) != ZMK_LENGTH:
         raise KeystoreError(f"{name}: it must have {ZMK_LENGTH} bytes", advice=_ASK_AGAIN)
     if not any(component.value):
         raise KeystoreError(f"{name}: it is all zeros", advice="Have a new set of components made.")
-    if not kcv_matches(component.kcv, aes_kcv(component.value, _KCV_LENGTH)):
-        raise KeystoreError(f"{name}: its check value does not match", advice=_ASK_AGAIN)
     for place, other in enumerate(earlier, 1):
         if hmac.compare_digest(component.value, other.value):
             raise KeystoreError(
                 f"{name}: it equals component {place}", advice="Each person enters their own sheet."
             )
+
+
+def _check_kcv(number: int, component: Component) -> None:
+    if not kcv_matches(component.kcv, aes_kcv(component.value, _KCV_LENGTH)):
+        raise KeystoreError(f"component {number}: its check value does not match", advice=_ASK_AGAIN)
 
 
 def combine_components(components: Sequence[tuple[bytes, str]], kcv_of_whole: str) -> bytes:
@@ -77,7 +84,8 @@ def combine_components(components: Sequence[tuple[bytes, str]], kcv_of_whole: st
     if len(parts) not in _COUNTS:
         raise KeystoreError("a ZMK is entered as two or three components")
     for number, part in enumerate(parts, 1):
-        check_component(number, part, parts[: number - 1])
+        _check_value(number, part, parts[: number - 1])
+        _check_kcv(number, part)
     whole = Component(_sum(parts), kcv_of_whole)
     if not any(whole.value):
         raise KeystoreError("the components add up to zero", advice="Have a new set of components made.")

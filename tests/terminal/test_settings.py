@@ -51,6 +51,8 @@ def test_what_is_saved_is_on_the_disk_before_it_takes_its_place(tmp_path, monkey
         ("pairing_poll = 2.0", "pairing_poll"),
         ("pairing_poll = 6.0", "pairing_poll"),
         ("[host", "settings.toml"),
+        ("[max_amounts]\nEURO = 1000", "max_amounts.EURO"),
+        ("[max_amounts]\nEUR = -1", "max_amounts.EUR"),
         ("[host]\nurl = 'http://api.viopay.io'", "plain http"),
     ],
 )

@@ -74,9 +74,8 @@ def test_a_component_that_was_mistyped_is_asked_for_again(provisioning: Run, cre
     somebody.answer("Component 1 .*: ", FIRST.hex())
     somebody.answer("KCV of component 1: ", aes_kcv(SECOND))
     somebody.wait_for("component 1: its check value does not match")
-    somebody.answer("Component 1 .*: ", "not hex")
-    somebody.answer("KCV of component 1: ", aes_kcv(FIRST))
-    somebody.wait_for("component 1: it must be 64 hex digits")
+    somebody.answer("Component 1 .*: ", aes_kcv(FIRST))
+    somebody.wait_for("component 1: it must have 32 bytes")
     somebody.answer("Component 1 .*: ", FIRST.hex())
     somebody.answer("KCV of component 1: ", aes_kcv(FIRST))
     somebody.answer("Component 2 .*: ", SECOND.hex())
@@ -101,9 +100,9 @@ def test_three_mistakes_end_the_ceremony_and_install_nothing(
 
 def test_one_sheet_entered_twice_is_refused_at_once(provisioning: Run, credentials: Path) -> None:
     somebody = provisioning("--zmk-components", "2", "--credentials", str(credentials))
-    for number in (1, 2):
-        somebody.answer(f"Component {number} .*: ", FIRST.hex())
-        somebody.answer(f"KCV of component {number}: ", aes_kcv(FIRST))
+    somebody.answer("Component 1 .*: ", FIRST.hex())
+    somebody.answer("KCV of component 1: ", aes_kcv(FIRST))
+    somebody.answer("Component 2 .*: ", FIRST.hex())
     somebody.wait_for("component 2: it equals component 1")
     somebody.answer("Component 2 .*: ", SECOND.hex())
     somebody.answer("KCV of component 2: ", aes_kcv(SECOND))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from terminal.crypto.ceremony import Component, combine_components, parse_component
+from terminal.crypto.ceremony import Component, combine_components, confirm_component, parse_component
 from terminal.crypto.envelope import encode, open_envelope, open_stream, seal
 from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.keystore import Keystore, Role, WrappedKey
@@ -219,9 +219,9 @@ def test_a_failing_ceremony_sings_no_canary_even_with_locals(log: io.StringIO, l
         raised(lambda: combine_components([good, (KEY, "000000")], "000000"), logger),
         raised(lambda: combine_components([(ZMK, aes_kcv(ZMK)), other], "000000"), logger),
         raised(lambda: combine_components([good, (KEY[:31], "000000")], "000000"), logger),
-        raised(lambda: parse_component(1, ZMK.hex(), "000000"), logger),
-        raised(lambda: parse_component(1, ZMK.hex() + "0", "000000"), logger),
-        raised(lambda: parse_component(1, ZMK.hex() + "00", "000000"), logger),
+        raised(lambda: confirm_component(1, parse_component(1, ZMK.hex()), "000000"), logger),
+        raised(lambda: parse_component(1, ZMK.hex() + "0"), logger),
+        raised(lambda: parse_component(1, ZMK.hex() + "00"), logger),
     ]
     written = "".join(map(with_locals, errors))
     assert "component = Component(kcv=" in written

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terminal.crypto.ceremony import Component, combine_components, parse_component
+from terminal.crypto.ceremony import Component, combine_components, confirm_component, parse_component
 from terminal.crypto.kcv import aes_kcv
 from terminal.errors import KeystoreError
 
@@ -66,7 +66,8 @@ def test_a_wrong_entry_is_refused_by_name(parts: list[tuple[bytes, str]], kcv: s
 
 def test_a_typed_component_may_have_spaces_and_either_case() -> None:
     text = A.hex(" ", 4)
-    assert parse_component(1, text.upper() + "\n", f" {aes_kcv(A).lower()} ") == Component(A, aes_kcv(A).lower())
+    typed = parse_component(1, text.upper() + "\n")
+    assert confirm_component(1, typed, f" {aes_kcv(A).lower()} ") == Component(A, aes_kcv(A).lower())
 
 
 @pytest.mark.parametrize(
@@ -74,13 +75,13 @@ def test_a_typed_component_may_have_spaces_and_either_case() -> None:
 )
 def test_a_typed_component_that_cannot_be_one_is_refused_by_number(text: str) -> None:
     with pytest.raises(KeystoreError, match="component 2: it must"):
-        parse_component(2, text, aes_kcv(A))
+        parse_component(2, text)
 
 
 @given(st.text(max_size=80), st.text(max_size=12))
 def test_whatever_is_typed_is_a_component_or_a_typed_error(text: str, kcv: str) -> None:
     with pytest.raises(KeystoreError):
-        parse_component(1, text, kcv)
+        confirm_component(1, parse_component(1, text), kcv)
 
 
 def test_a_component_shows_its_check_value_alone() -> None:
@@ -92,5 +93,5 @@ def test_a_component_shows_its_check_value_alone() -> None:
 def test_a_component_that_was_typed_before_is_refused_at_once() -> None:
     earlier = [Component(B, aes_kcv(B)), Component(A, aes_kcv(A))]
     with pytest.raises(KeystoreError, match="component 3: it equals component 2"):
-        parse_component(3, A.hex(), aes_kcv(A), earlier)
-    assert parse_component(3, C.hex(), aes_kcv(C), earlier).value == C
+        parse_component(3, A.hex(), earlier)
+    assert parse_component(3, C.hex(), earlier).value == C
