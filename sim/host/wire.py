@@ -12,7 +12,7 @@ from terminal.clock import Random
 
 CLOSE = "tillwright.close"
 """An ASGI extension: a function that closes the connection after what was written. A server that cannot be asked to
-do that, as ``httpx.ASGITransport``, gets a ConnectionCut exception."""
+do that, as ``sim.network``, gets a ConnectionCut exception."""
 
 JSON_TYPE = b"application/json"
 HTML_TYPE = b"text/html; charset=utf-8"
