@@ -113,9 +113,7 @@ def test_refunds_in_part_and_whole_and_never_more(world):
     async def scenario(till):
         charge = await till.charge(TWELVE_FIFTY, reference="r", card=TYPED)
         first = await till.refund(charge.charge_id, Amount(1000, "EUR"), reason="one returned")
-        with pytest.raises(
-            PaymentRefused, match=r"EUR 2\.50 is left of charge ch_\w+, and EUR 2\.51 was"
-        ):
+        with pytest.raises(PaymentRefused, match=r"EUR 2\.50 is left of charge ch_\w+, and EUR 2\.51 was"):
             await till.refund(charge.charge_id, Amount(251, "EUR"), reason="too much")
         rest = await till.refund(charge.charge_id, reason="all returned")
         with pytest.raises(PaymentRefused):
