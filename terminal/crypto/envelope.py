@@ -287,8 +287,13 @@ def _inflate_all(key: bytes, message: _Data | _Chunked, limit: int) -> bytes:
     size = int.from_bytes(ending[-_ISIZE:], "little")
     if size > limit:
         raise ValueError
+    pieces = _inflate(packed, size)
+    first = next(pieces, b"")
+    if len(first) == size:  # the usual document comes in one piece; what else there is must be the end
+        return first + b"".join(pieces)
     out = BytesIO(bytes(size))
-    for piece in _inflate(packed, size):
+    out.write(first)
+    for piece in pieces:
         out.write(piece)
     assert out.tell() == size  # or the inflater would have refused the end of the stream
     return out.getvalue()
