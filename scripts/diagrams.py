@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 from terminal.activation import ACTIVATION
-from terminal.machine import Machine
+from terminal.machine import E, Machine, S
 from terminal.payment import PAYMENT
 
 PAGE = Path(__file__).parent.parent / "docs" / "machines.md"
@@ -27,7 +26,7 @@ ABOUT = {
 }
 
 
-def draw(machine: Machine[StrEnum, StrEnum]) -> str:
+def draw(machine: Machine[S, E]) -> str:
     """One machine as a heading, a mermaid diagram, and the events that change nothing."""
     arrows: dict[tuple[str, str], list[str]] = {}
     stays: list[str] = []
@@ -47,7 +46,7 @@ def draw(machine: Machine[StrEnum, StrEnum]) -> str:
 
 def page() -> str:
     """The whole page."""
-    return "\n".join([HEAD, draw(ACTIVATION), draw(PAYMENT)])  # type: ignore[arg-type]
+    return "\n".join([HEAD, draw(ACTIVATION), draw(PAYMENT)])
 
 
 if __name__ == "__main__":

@@ -280,12 +280,12 @@ class Journal:
         except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AmountError):
             raise JournalDamaged(f"{self.path}: a payment cannot be read", advice=RESTORE) from None
 
-    def _rows(self, sql: str, *values: str) -> list[Any]:
+    def _rows(self, sql: str, *values: str | int) -> list[Any]:
         with translated(self.path):
             return self._db.execute(sql, values).fetchall()
 
     def _adopt_tail(self) -> None:
-        rows = self._rows(f"SELECT * FROM records ORDER BY seq DESC LIMIT {TAIL + 1}")[::-1]  # noqa: S608
+        rows = self._rows("SELECT * FROM records ORDER BY seq DESC LIMIT ?", TAIL + 1)[::-1]
         digest, first = _start(self.id), 1
         if len(rows) > TAIL:  # the oldest of them only lends its digest
             digest, first, rows = rows[0][5], rows[0][0] + 1, rows[1:]

@@ -123,8 +123,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 @lru_cache(maxsize=8)  # asked of every card
 def is_loopback(url: str) -> bool:
-    """Whether the URL's host is 127.0.0.0/8, ::1 or the name localhost."""
-    name = urlsplit(url).hostname or ""
+    """Whether the URL's host is this machine."""
+    return is_loopback_name(urlsplit(url).hostname or "")
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a host is this machine: 127.0.0.0/8, ::1 or the name localhost."""
     if name == "localhost":
         return True
     try:
@@ -170,7 +174,10 @@ def load(home: Path | str) -> Settings:
         text = b""
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    return msgspec.structs.replace(parse(text, str(path)), home=str(home))
+    found = parse(text, str(path))
+    if found.home:
+        raise SettingsError(f"{path}: home is the folder that this file is in; it cannot be set here")
+    return msgspec.structs.replace(found, home=str(home))
 
 
 def save(home: Path, url: str, credentials_file: str | None, reader: str | None = None) -> None:

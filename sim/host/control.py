@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ipaddress
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -20,6 +19,7 @@ from sim.host.registry import Device, Merchant
 from sim.seed import pick
 from terminal.clock import rfc3339
 from terminal.crypto.kcv import aes_kcv
+from terminal.settings import is_loopback_name
 
 _HEX = "0123456789ABCDEF"
 _LOWER = "0123456789abcdef"
@@ -69,9 +69,9 @@ def check_loopback(scope: Scope) -> None:
     origin = headers.get(b"origin", "")
     if not (
         peer
-        and _is_loopback(peer[0])
-        and _is_loopback(_name(headers.get(b"host", "")))
-        and (not origin or _is_loopback(_name(origin.partition("://")[2])))
+        and is_loopback_name(peer[0])
+        and is_loopback_name(_name(headers.get(b"host", "")))
+        and (not origin or is_loopback_name(_name(origin.partition("://")[2])))
     ):
         raise Refusal(Why.NOT_YOURS, "/sim/ is open to this machine only.")
 
@@ -81,15 +81,6 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0]
-
-
-def _is_loopback(name: str) -> bool:
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def provision(host: Host, call: Call) -> Answer:

@@ -61,6 +61,12 @@ def test_what_makes_no_sense_is_named(text, named):
         parse(text)
 
 
+def test_a_file_does_not_say_where_it_is(tmp_path):
+    (tmp_path / module.FILE_NAME).write_text('home = "/elsewhere"\n')
+    with pytest.raises(SettingsError, match="home is the folder that this file is in"):
+        load(tmp_path)
+
+
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / module.FILE_NAME).mkdir()
     with pytest.raises(SettingsError, match="Is a directory"):
