@@ -8,7 +8,6 @@ journal.db      every payment
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from terminal.crypto import vault_file
 from terminal.crypto.ceremony import Component, combine_components
 from terminal.crypto.keystore import Keystore
 from terminal.crypto.vault import CredentialFile, Draft, Passphrase, Records, Secret, Vault
+from terminal.disk import REAL, Disk
 from terminal.errors import JournalError, KeystoreError, SettingsError
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
@@ -104,6 +104,7 @@ def provision(
     zmk_kcv: str = "",
     credentials_file: Path | None = None,
     reader: str | None = None,
+    disk: Disk = REAL,
 ) -> None:
     """Give a terminal its identity and its ZMK. The vault comes last, whole: with it the terminal is provisioned.
 
@@ -133,12 +134,14 @@ def provision(
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings_file.save(home, url, str(credentials_file) if credentials_file else None, reader)
-        _new_journal(home / JOURNAL_FILE, journal_id)
+        _new_journal(home / JOURNAL_FILE, journal_id, disk)
     except OSError as error:
         raise SettingsError(
             f"{home} cannot be written: {error.strerror}", advice="Check the disk, then try again."
         ) from None
-    Vault.create(home / VAULT_FILE, secret, random=random, facts=draft.facts, records=draft.records).close()
+    Vault.create(
+        home / VAULT_FILE, secret, random=random, facts=draft.facts, records=draft.records, disk=disk
+    ).close()
 
 
 def _secret(identity: Identity) -> bytes:
@@ -166,7 +169,7 @@ def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], 
         raise SettingsError("the device document: zmk.key is not hex") from None
 
 
-def _new_journal(path: Path, journal_id: str) -> None:
+def _new_journal(path: Path, journal_id: str, disk: Disk) -> None:
     """An empty journal, in place of the empty one of a provisioning that was cut short."""
     if path.exists():
         if not is_blank(path) and _holds_payments(path):
@@ -176,12 +179,8 @@ def _new_journal(path: Path, journal_id: str) -> None:
             )
         for name in (path.name, path.name + "-wal", path.name + "-shm"):
             path.with_name(name).unlink(missing_ok=True)
-    Journal.create(path, journal_id).close()
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    Journal.create(path, journal_id, disk=disk).close()
+    disk.sync(path.parent)
 
 
 def _holds_payments(path: Path) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from terminal.clock import rfc3339
+from terminal.disk import REAL, Disk
 from terminal.errors import AmountError, IllegalEvent, JournalDamaged, JournalError, JournalUnwritable
 from terminal.journal_file import RESTORE, SCHEMA, checked_id, closed_on_error, connect, translated
 from terminal.payment import PAYMENT, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, Payment, State
@@ -67,7 +68,7 @@ class Journal:
     # -- opening --------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, journal_id: str) -> Journal:
+    def create(cls, path: Path, journal_id: str, *, disk: Disk = REAL) -> Journal:
         """A new, empty journal (mode 0600); raises JournalError where the file exists."""
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -76,14 +77,14 @@ class Journal:
         except OSError as error:
             raise JournalUnwritable(f"{path} cannot be created: {error.strerror}") from None
         with translated(path):
-            db = connect(path)
+            db = connect(path, disk)
             db.executescript("BEGIN;" + SCHEMA)
             db.execute("INSERT INTO journal VALUES (?)", (journal_id,))
             db.execute("COMMIT")
         return cls(path, db, journal_id)
 
     @classmethod
-    def open(cls, path: Path, journal_id: str | None = None) -> Journal:
+    def open(cls, path: Path, journal_id: str | None = None, *, disk: Disk = REAL) -> Journal:
         """The journal at ``path``, for writing; it must be the one with ``journal_id`` where that is given.
 
         Raises JournalDamaged (missing, truncated, not ours, chain broken) or JournalTooNew.
@@ -95,7 +96,7 @@ class Journal:
         if not os.access(path, os.W_OK):
             raise JournalUnwritable(f"{path} is read-only", advice="Give the user of till the right to write it.")
         with translated(path):
-            return cls._adopted(path, connect(path), journal_id)
+            return cls._adopted(path, connect(path, disk), journal_id)
 
     @classmethod
     def read(cls, path: Path) -> Journal:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from terminal.disk import Disk
 from terminal.errors import JournalDamaged, JournalTooNew, JournalUnwritable
 
 FILE_NAME = "journal.db"
@@ -79,9 +80,9 @@ def closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path, disk: Disk) -> sqlite3.Connection:
     """A connection for writing: WAL, every commit synchronised, what is deleted overwritten."""
-    db = sqlite3.connect(path, isolation_level=None)
+    db = disk.connect(path)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")

@@ -29,6 +29,7 @@ from terminal.crypto import policy
 from terminal.crypto.keyblock import Tolerance
 from terminal.crypto.keystore import KeyFacts, Keystore
 from terminal.crypto.vault import Secret, Vault
+from terminal.disk import REAL, Disk
 from terminal.errors import AmountError, KeystoreError, NotReady, PaymentRefused, SettingsError
 from terminal.events import CardRead, CardRefused, CardWanted, Event, EventStream
 from terminal.exchange import Exchange
@@ -81,12 +82,13 @@ class Terminal:
         transport: httpx.AsyncBaseTransport | None = None,
         reader: Reader | None = None,
         journal: Journal | None = None,
+        disk: Disk = REAL,
     ) -> AsyncIterator[Terminal]:
         """The terminal whose home is ``settings.home``, until the block ends.
 
         ``secret`` opens the vault (else ``home.find_secret``). The rest is what the world hands in: the time,
         randomness, the HTTP transport, the reader (else ``settings.reader``, opened when first needed), the
-        journal. Raises KeystoreError, JournalError or SettingsError.
+        journal, the disk. Raises KeystoreError, JournalError or SettingsError.
         """
         from terminal.hosts.http import HostSession
         from terminal.hosts.viopay import ViopayClient
@@ -99,12 +101,12 @@ class Terminal:
                 advice="Set TILL_PASSPHRASE, or the setting credentials_file.",
             )
         async with AsyncExitStack() as stack:
-            vault = stack.enter_context(Vault.open(home / VAULT_FILE, secret, random=random))
+            vault = stack.enter_context(Vault.open(home / VAULT_FILE, secret, random=random, disk=disk))
             guard.check_zmk(settings, vault.facts)
             blocks, keys = _tolerances(settings)
             keystore = Keystore(vault, random, tolerances=blocks, tolerated=keys)
             if journal is None:
-                journal = Journal.open(home / JOURNAL_FILE, vault.facts[JOURNAL_ID])
+                journal = Journal.open(home / JOURNAL_FILE, vault.facts[JOURNAL_ID], disk=disk)
                 stack.callback(journal.close)
             events = EventStream()
             stack.callback(events.close)

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from terminal.clock import Random
 from terminal.crypto import vault_file
 from terminal.crypto.masked import Masked
+from terminal.disk import REAL, Disk
 from terminal.errors import KeystoreError
 
 _KEY_LENGTH: Final = 32
@@ -199,7 +200,9 @@ class Vault(Masked):
         random: Random,
         records: Records,
         facts: dict[str, str],
+        disk: Disk,
     ) -> None:
+        self._disk = disk
         self._path, self._lock, self._cipher, self._kdf = path, lock, cipher, kdf
         self._random, self._records, self._facts = random, records, facts
         self._changing = False
@@ -215,6 +218,7 @@ class Vault(Masked):
         random: Random,
         facts: Mapping[str, str] | None = None,
         records: Records | None = None,
+        disk: Disk = REAL,
     ) -> Vault:
         """Write a new vault in one step, and open it. Raises KeystoreError, also where a file is there."""
         path = Path(path)
@@ -227,12 +231,12 @@ class Vault(Masked):
                 cipher = secret.cipher(kdf)
             except ValueError:
                 raise KeystoreError("scrypt: n must be a power of two from 2**10 to 2**20") from None
-            vault = cls(path, lock, cipher, kdf, random, Records(), {})
+            vault = cls(path, lock, cipher, kdf, random, Records(), {}, disk)
             vault._write(Draft(Records(records or {}), dict(facts or {})))
             return vault
 
     @classmethod
-    def open(cls, path: Path | str, secret: Secret, *, random: Random) -> Vault:
+    def open(cls, path: Path | str, secret: Secret, *, random: Random, disk: Disk = REAL) -> Vault:
         """Open the vault and hold it. Raises KeystoreError: missing, in use, wrong secret, damaged, too new."""
         path = Path(path)
         if not os.path.lexists(path):
@@ -242,7 +246,7 @@ class Vault(Masked):
             document = vault_file.read(path)
             cipher = _cipher(path, secret, document.kdf)
             records = _unseal(path, cipher, document)
-            return cls(path, lock, cipher, document.kdf, random, records, dict(document.facts))
+            return cls(path, lock, cipher, document.kdf, random, records, dict(document.facts), disk)
 
     def __repr__(self) -> str:
         return f"Vault({str(self._path)!r}, {'closed' if self.closed else 'open'})"
@@ -310,7 +314,7 @@ class Vault(Masked):
         )
         document = vault_file.Document(self._kdf, draft.facts, nonce, sealed)
         try:
-            vault_file.replace(self._path, document.encode())
+            vault_file.replace(self._path, document.encode(), self._disk)
         except vault_file.Unconfirmed:
             self._adopt(draft)
             raise

@@ -17,11 +17,13 @@ import json
 import os
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from terminal import disk as disk_file
+from terminal.disk import Disk
 from terminal.errors import KeystoreError
 
 FILE_NAME: Final = "vault"
@@ -186,29 +188,18 @@ def tidy(path: Path) -> None:
         raise _failed(path, "cannot be opened for writing", problem) from None
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, disk: Disk) -> None:
     """Write the whole file in one step: at every moment the old one or the new one is there, entire.
 
-    A new file of mode 0600 in the same directory, flushed to the disk, renamed over the old one, the directory
-    flushed. Only while the lock is held. Raises KeystoreError and leaves the old file; Unconfirmed where the new
-    file is in its place and the last flush failed.
+    Only while the lock is held. Raises KeystoreError and leaves the old file; Unconfirmed where the new file is in
+    its place and the last flush failed.
     """
     if len(data) > MAX_FILE:
         raise KeystoreError(f"{path} would be larger than {MAX_FILE} bytes")
-    new = _beside(path, ".new")
     try:
-        with _directory(path) as directory:
-            try:
-                _write(new, data)
-                os.replace(new, path)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    new.unlink(missing_ok=True)
-                raise
-            try:
-                os.fsync(directory)
-            except OSError as problem:
-                raise Unconfirmed(str(_failed(path, "was written and not confirmed", problem))) from None
+        disk.replace(path, data)
+    except disk_file.Unconfirmed as problem:
+        raise Unconfirmed(str(_failed(path, "was written and not confirmed", problem))) from None
     except OSError as problem:
         raise _failed(path, "cannot be written", problem) from None
 
@@ -217,27 +208,6 @@ class Unconfirmed(KeystoreError):
     """The new file is in place, but a power cut might still bring the old one back."""
 
     advice = "Check the disk: it may be failing."
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    """The directory, opened before anything is written, so that to flush it needs nothing more."""
-    descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _write(new: Path, data: bytes) -> None:
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, _PRIVATE)
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _beside(path: Path, suffix: str) -> Path:
