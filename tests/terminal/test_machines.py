@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scripts.diagrams import PAGE, page
 from terminal.activation import ACTIVATION, CALLS_LEFT, WAYS_BACK, Level, Step
 from terminal.errors import IllegalEvent
-from terminal.payment import PAYMENT, TAKEN, UNRESOLVED, WITHOUT_EFFECT, Happened, State
+from terminal.payment import OPEN, OUTCOMES, PAYMENT, TAKEN, WITHOUT_EFFECT, Happened, Outcome, State
 
 MACHINES = [(ACTIVATION, Level, Step), (PAYMENT, State, Happened)]
 
@@ -67,17 +67,31 @@ def test_levels_that_need_the_token_know_that_it_can_expire():
     assert all(Step.TOKEN_EXPIRED in ACTIVATION.table[level] for level in CALLS_LEFT)
 
 
-def test_a_payment_is_unresolved_taken_or_without_effect_and_only_one_of_them():
-    assert set(State) == UNRESOLVED | TAKEN | WITHOUT_EFFECT
-    assert not UNRESOLVED & TAKEN
-    assert not TAKEN & WITHOUT_EFFECT
-    assert not UNRESOLVED & WITHOUT_EFFECT
+def test_a_payment_is_open_taken_without_effect_or_a_loss_and_only_one_of_them():
+    losses = {State.LOST, State.FAILED}
+    parts = [OPEN, TAKEN, WITHOUT_EFFECT, losses]
+    assert set(State) == set.union(*map(set, parts))
+    assert sum(map(len, parts)) == len(State)
+    assert set(OUTCOMES) == set(State)
 
 
 def test_money_that_was_taken_is_never_forgotten():
-    """No event leads from a taken payment to one without effect, nor back into doubt."""
+    """No event leads from a taken payment to one without effect, nor back into doubt: at most to its reversal."""
     for state in TAKEN:
-        assert set(PAYMENT.table[state].values()) <= TAKEN
+        assert set(PAYMENT.table[state].values()) <= TAKEN | {State.REVERSING, State.FAILED}
+
+
+def test_a_payment_whose_shopper_has_left_can_only_end_as_one_that_does_not_stand():
+    reached, found = set(), {State.ABANDONED}
+    while found:
+        state = found.pop()
+        reached.add(state)
+        # A refund that undoes the charge fails by an event of its own, and what was written off is found by LATE.
+        others = {Happened.REFUND_FAILED, Happened.REFUND_FAILED_IN_PART}
+        found |= {after for event, after in PAYMENT.table[state].items() if event not in others} - reached
+    assert {OUTCOMES[state] for state in reached if state not in (State.ABANDONED, State.REFUNDED)} == {
+        Outcome.DECLINED
+    }
 
 
 def test_the_drawn_page_is_not_stale():
