@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -17,16 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import Receive, Scope, Send
 
-from sim.faults import TWISTS, AnyRule, Clock, Delay, ErrorStatus, Faults, kind
+from sim.faults import AnyRule, Faults, kind
+from sim.faults.wire import Delay, ErrorStatus
 from sim.host import control, viopay_activation, viopay_payments
 from sim.host.calls import CALLS, Answer, Call, plain_answer
 from sim.host.config import HostConfig
 from sim.host.host import Host
 from sim.host.hsm import Hsm
 from sim.host.ledger import Ledger, to_ms
-from sim.host.peek import peek_amount, peek_device
+from sim.host.peek import peek_device, peek_payment
 from sim.host.refusals import Refusal, Why, default_code, error_body
-from sim.host.wire import BodyTooLarge, read_body, send_body, send_under
+from sim.host.troubles import disturb, restore
+from sim.host.wire import CHOSEN, BodyTooLarge, read_body, send_body, send_under
 from terminal.clock import Now, Random
 
 _log = logging.getLogger(__name__)
@@ -101,6 +102,19 @@ class HostApp:
             why, words = (Why.METHOD, "method") if error.status_code == Why.METHOD.status else (Why.UNKNOWN, "path")
             answer = self.refused(Refusal(why, f"There is no such {words} here."))
             await send_body(send, answer.status, answer.body)
+
+    def fault_for(self, call: Call, *, network: bool = False) -> AnyRule | None:
+        """The fault that a call meets; ``network``: whether whoever asks can do what a network does."""
+        if not self.faults:
+            return None
+        self.name_device(call)
+        return self.faults.choose(call.name, call.device_id, lambda: peek_payment(self.host, call), network=network)
+
+    def name_device(self, call: Call) -> None:
+        """Note whose call it says it is, before anything of it is proved."""
+        device = peek_device(self.host, call)
+        if device is not None:
+            call.device_id, call.terminal_id = device.device_id, device.terminal_id
 
     def judge(self, work: Callable[[], Answer]) -> Answer:
         """Run ``work`` in one transaction. A refusal is an answer, and is committed; our own mistake is a 500."""
@@ -200,7 +214,7 @@ class _Protocol(_Endpoint):
         if call is None:
             return
         try:
-            rule = self._rule(call)
+            rule = self._rule(call, scope)
         except Exception:
             answer = app.broken()
             await send_body(send, answer.status, answer.body)
@@ -216,19 +230,22 @@ class _Protocol(_Endpoint):
         else:
             await self._send_under(rule, answer, scope, receive, send)
 
-    def _rule(self, call: Call) -> AnyRule | None:
-        """The fault that this call meets."""
-        host, faults = self._app.host, self._app.faults
-        if not faults:
-            return None
-        device = peek_device(host, call)
-        if device is not None:
-            call.device_id, call.terminal_id = device.device_id, device.terminal_id
-        return faults.choose(call.name, call.device_id, lambda: peek_amount(host, call))
+    def _rule(self, call: Call, scope: Scope) -> AnyRule | None:
+        """The fault that this call meets: the network's choice where there is a simulated one, else ours."""
+        extensions = scope.get("extensions", {})
+        if CHOSEN in extensions:
+            rule: AnyRule | None = extensions[CHOSEN]
+            if rule is not None:
+                self._app.name_device(call)
+            return rule
+        return self._app.fault_for(call)
 
     def _act(self, call: Call, rule: AnyRule | None) -> Answer:
         """Judge the call and record it. Where the rule keeps it from the host, nothing is judged."""
         app = self._app
+        if app.faults.revoked_until:
+            with app.host.ledger.transaction():
+                restore(app.host, app.faults, call)
         if rule is None:
             answer = app.judge(lambda: self._judge(call))
             app.host.exchanges.add(call, answer)
@@ -236,9 +253,9 @@ class _Protocol(_Endpoint):
         if not rule.reaches_host:
             app.host.exchanges.add(call, None, kind(rule))
             return Answer(b"", None)
-        call.twist = TWISTS.get(type(rule))
-        if isinstance(rule, Clock):
-            call.now += timedelta(seconds=rule.seconds)
+        call.fault = rule
+        with app.host.ledger.transaction():
+            disturb(app.host, app.faults, call, rule)
         answer = app.judge(lambda: self._judge(call))
         app.host.exchanges.add(call, answer, kind(rule))
         return answer

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from sim.host.refusals import Refusal, Why
+
+if TYPE_CHECKING:
+    from sim.faults import AnyRule
 
 CALLS: dict[str, tuple[str, str]] = {
     "charge": ("POST", "/pos/charge"),
@@ -57,8 +60,8 @@ class Call:
     id: str = ""
     """The charge or refund in the path."""
     body: bytes = field(default=b"", repr=False)
-    twist: str | None = None
-    """A fault that changes what is sealed: see ``sim.faults``."""
+    fault: AnyRule | None = None
+    """What goes wrong with it (``sim.faults``), as far as the host itself does that."""
 
     device_id: str | None = None
     terminal_id: str | None = None

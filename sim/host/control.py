@@ -169,7 +169,8 @@ def exchanges(host: Host, call: Call) -> Answer:
 def set_faults(faults: Faults, call: Call) -> Answer:
     """``POST /sim/faults``: these rules in place of those before, as JSON or (by Content-Type) TOML."""
     try:
-        faults.replace(parse(call.body, toml="toml" in call.headers.get("content-type", "")))
+        toml = "toml" in call.headers.get("content-type", "")
+        faults.replace(parse(call.body, toml=toml, network=faults.network))
     except FaultError as error:
         raise Refusal(Why.MALFORMED, f"{error}.") from None
     return plain_answer(faults.public())

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sim.faults.wire import WrongKey
 from sim.host.auth import Gate
 from sim.host.calls import Answer, Call
 from sim.host.config import HostConfig
@@ -14,6 +15,7 @@ from sim.host.exchanges import Exchanges
 from sim.host.hsm import Hsm, LiveKeys
 from sim.host.ledger import Ledger
 from sim.host.parameters import generate
+from sim.host.troubles import twisted
 from sim.seed import seeded
 from terminal.clock import Random
 from terminal.crypto import envelope
@@ -43,17 +45,13 @@ class Host:
 
     def sealed(self, call: Call, keys: LiveKeys, document: Mapping[str, Any], status: int = 200) -> Answer:
         """An answer in an envelope under the key set's MSK."""
-        key, plaintext = keys.msk, document
-        if call.twist == "wrong_key":
-            key = self.random(len(keys.msk))
-        elif call.twist == "other_amount" and isinstance(document.get("amount"), dict):
-            amount = document["amount"]
-            plaintext = {**document, "amount": {**amount, "value": str(int(amount["value"]) + 1)}}
+        key = self.random(len(keys.msk)) if isinstance(call.fault, WrongKey) else keys.msk
+        plaintext = twisted(self.ledger, self.random, call, document)
         body = envelope.seal(key, msgspec.json.encode(plaintext), self.random, kcv=keys.msk_kcv[:_KCV_DIGITS])
         return Answer(envelope.encode(body), plaintext, status)
 
     def sealed_parameters(self, call: Call, keys: LiveKeys) -> Answer:
         """The terminal parameters, in chunks."""
-        key = self.random(len(keys.msk)) if call.twist == "wrong_key" else keys.msk
+        key = self.random(len(keys.msk)) if isinstance(call.fault, WrongKey) else keys.msk
         body = envelope.seal_chunked(key, self.parameters_json, self.random, keys.msk_kcv[:_KCV_DIGITS])
         return Answer(envelope.encode(body), self.parameters)

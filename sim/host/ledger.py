@@ -308,6 +308,13 @@ class Ledger:
             )
         return [Charge(*row) for row in rows]
 
+    def other_charge_id(self, terminal_id: str, charge_id: str) -> str | None:
+        """The id of the terminal's last charge but this one."""
+        found = self._connection.execute(
+            "SELECT id FROM charges WHERE terminal_id=? AND id<>? ORDER BY n DESC LIMIT 1", (terminal_id, charge_id)
+        ).fetchone()
+        return found[0] if found else None
+
     def refund(self, refund_id: str, terminal_id: str) -> Refund | None:
         """A terminal's own refund."""
         found = self._connection.execute(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from sim.faults.wire import NOTHING_SEEN, Seen
 from sim.host.calls import PAYMENT_CALLS, Call
 from sim.host.host import Host
+from sim.host.outcomes import network
 from sim.host.refusals import Refusal
 from sim.host.registry import Device
 from sim.host.requests import open_request
@@ -19,17 +21,22 @@ def peek_device(host: Host, call: Call) -> Device | None:
     return host.registry.terminal(call.headers.get("x-terminal-id", ""))
 
 
-def peek_amount(host: Host, call: Call) -> int | None:
-    """The amount in minor units inside a charge's or a refund's envelope, or None."""
+def peek_payment(host: Host, call: Call) -> Seen:
+    """What is inside a charge's or a refund's envelope, as far as it opens."""
     device = peek_device(host, call)
     if call.name not in PAYMENT_CALLS or device is None:
-        return None
+        return NOTHING_SEEN
     row = host.registry.key_set_by_mac(device.device_id, call.headers.get("x-key-id", ""))
     if row is None:
-        return None
+        return NOTHING_SEEN
     keys = host.hsm.open_key_set(row.key_set_id, row.sealed)
     try:
         opened: Any = open_request(keys, call.body, host.config.max_plaintext)
-        return int(opened["amount"]["value"])
+        amount = int(opened["amount"]["value"])
     except (Refusal, KeyError, TypeError, ValueError):
-        return None
+        return NOTHING_SEEN
+    card = opened.get("card")
+    masked = card.get("masked_pan") if isinstance(card, dict) else None
+    if not isinstance(masked, str):
+        return Seen(amount)
+    return Seen(amount, masked, network(masked))

@@ -207,6 +207,15 @@ class Registry:
         ).fetchone()
         return int(count)
 
+    def expire_tokens(self, owner: str) -> None:
+        """The time of all of an owner's tokens is over."""
+        self._run("UPDATE tokens SET expires_at=0 WHERE owner=?", (owner,))
+
+    def token_owner(self, token: str) -> str | None:
+        """Whose it is, whatever it is for."""
+        found = self._run("SELECT owner FROM tokens WHERE sha256=?", (sha256(token.encode()).digest(),)).fetchone()
+        return found[0] if found else None
+
     def initiate(self, token: str) -> None:
         """The client session has its context."""
         self._run("UPDATE tokens SET initiated=1 WHERE sha256=?", (sha256(token.encode()).digest(),))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 
 import msgspec
 
+from sim.faults.wire import Cached5xx, LateApproval
 from sim.host.calls import Answer, Call, shaped
 from sim.host.host import Host
 from sim.host.hsm import LiveKeys
@@ -123,7 +125,10 @@ def _once(
     error body. A refusal before that (400, 401, 403, 426, 429) and a 5xx leave the key free.
     """
     key = _idempotency_key(call)
+    fails = isinstance(call.fault, Cached5xx)
     if key is None:
+        if fails:
+            raise _fails(call, judge, None)
         document, not_before = judge(None)
         return _held(host.sealed(call, keys, document), not_before)
     now, digest = to_ms(call.now), sha256(call.body).digest()
@@ -135,9 +140,11 @@ def _once(
             raise Refusal(Why.CONFLICT, KEY_REUSED)
         return _again(host, call, keys, known)
     try:
+        if fails:
+            raise _fails(call, judge, key)
         document, not_before = judge(key)
     except Refusal as refusal:
-        if refusal.why in REMEMBERED_REFUSALS:
+        if refusal.why in REMEMBERED_REFUSALS or fails:
             kept = msgspec.json.encode(
                 {"why": refusal.why.name, "message": refusal.message, "details": refusal.details}
             )
@@ -147,6 +154,13 @@ def _once(
     what = Remembered(endpoint, digest, 200, msgspec.json.encode(document), not_before)
     host.ledger.remember(device.terminal_id, key, what, now)
     return _held(host.sealed(call, keys, document), not_before)
+
+
+def _fails(call: Call, judge: Callable[[str | None], _Judged], key: str | None) -> Refusal:
+    """The 500 that a fault wants: the host has acted, or not, and says nothing of it."""
+    if isinstance(call.fault, Cached5xx) and call.fault.acted:
+        judge(key)
+    return Refusal(Why.BROKEN, "The host has failed.")
 
 
 def _again(host: Host, call: Call, keys: LiveKeys, known: Remembered) -> Answer:
@@ -204,9 +218,18 @@ def _charge(host: Host, call: Call, device: Device, keys: LiveKeys, key: str | N
         created_at=now,
         pending_until=now + 1000 * host.config.pending_life if ends.pending else None,
     )
+    if isinstance(call.fault, LateApproval) and approved:
+        return _late_approval(host, made, now + int(1000 * call.fault.seconds))
     host.ledger.add_charge(made)
     not_before = call.now + timedelta(seconds=host.config.slow_answer) if ends.slow else None
     return _show(host, made, now, refunded=0), to_ms(not_before) if not_before else None
+
+
+def _late_approval(host: Host, made: Charge, at: int) -> _Judged:
+    """The issuer answers only then: pending until that, and approved in the answer, whatever has been by then."""
+    made = replace(made, pending_until=at)
+    host.ledger.add_charge(made)
+    return _show(host, made, at, refunded=0), at
 
 
 def _refund(host: Host, call: Call, device: Device, keys: LiveKeys, key: str | None) -> dict[str, Any]:

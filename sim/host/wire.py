@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import re
 from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
-from sim.faults import AnyRule, Corrupt, Cut, DropAnswer, DropRequest, ErrorStatus, Html, WrongKcv
+from sim.faults.wire import (
+    AnyRule,
+    Corrupt,
+    Cut,
+    Drip,
+    DropAnswer,
+    DropRequest,
+    ErrorStatus,
+    Html,
+    WrongKcv,
+    WrongMac,
+)
+from sim.host.troubles import corrupted
 from terminal.clock import Random
 
 CLOSE = "tillwright.close"
 """An ASGI extension: a function that closes the connection after what was written. A server that cannot be asked to
 do that, as ``sim.network``, gets a ConnectionCut exception."""
+
+CHOSEN = "tillwright.fault"
+"""An ASGI extension: the rule that ``sim.network`` has chosen for this request, or None."""
 
 JSON_TYPE = b"application/json"
 HTML_TYPE = b"text/html; charset=utf-8"
@@ -20,6 +37,7 @@ HTML_PAGE = (
     b"<!DOCTYPE html><html><head><title>Gateway</title></head><body><h1>It is not you, it is us.</h1></body></html>"
 )
 
+_KEY_BLOCK = re.compile(rb'("key_block":")([A-Za-z0-9+/=]+)')
 _KCV = re.compile(rb'("(?:key_)?kcv":")([0-9A-Fa-f])')
 
 
@@ -72,14 +90,24 @@ async def send_under(
             await send_body(send, rule.status, body, retry_after=rule.retry_after)
         case Html():
             await send_body(send, rule.status, HTML_PAGE, HTML_TYPE)
+        case DropRequest(how="silence") | DropAnswer(how="silence"):
+            await _gone(receive)
         case DropRequest() | DropAnswer():
             await _close(scope, receive)
         case Cut():
             await _start(send, status, len(body), JSON_TYPE, retry_after)
             await send({"type": "http.response.body", "body": body[: len(body) // 2], "more_body": True})
             await _close(scope, receive)
+        case Drip():
+            await _start(send, status, len(body), JSON_TYPE, retry_after)
+            for at in range(0, len(body), rule.size):
+                await asyncio.sleep(rule.seconds)
+                piece, more = body[at : at + rule.size], at + rule.size < len(body)
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
         case Corrupt():
-            await send_body(send, status, _corrupted(body, rule.at, random), retry_after=retry_after)
+            await send_body(send, status, corrupted(body, rule.at, random), retry_after=retry_after)
+        case WrongMac():
+            await send_body(send, status, _KEY_BLOCK.sub(_other_mac, body), retry_after=retry_after)
         case WrongKcv():
             await send_body(send, status, _KCV.sub(_other_digit, body), retry_after=retry_after)
         case _:
@@ -98,17 +126,20 @@ async def _close(scope: Scope, receive: Receive) -> None:
     if close is None:
         raise ConnectionCut
     close()
+    await _gone(receive)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the caller has hung up."""
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _corrupted(body: bytes, at: int | None, random: Random) -> bytes:
-    if not body:
-        return body
-    place = (int.from_bytes(random(4)) if at is None else at) % len(body)
-    other = body[place] ^ (1 + random(1)[0] % 255)
-    return body[:place] + bytes([other]) + body[place + 1 :]
-
-
 def _other_digit(found: re.Match[bytes]) -> bytes:
     return found[1] + b"%X" % (int(found[2], 16) ^ 0xF)
+
+
+def _other_mac(found: re.Match[bytes]) -> bytes:
+    """A key block whose last digit, which is its MAC's (ANSI X9.143), is another."""
+    block = base64.b64decode(found[2])
+    return found[1] + base64.b64encode(block[:-1] + (b"0" if block[-1:] != b"0" else b"1"))

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from sim.faults import FaultError, Faults, Rule, kind, parse
+import sim.faults
+from sim.faults import PLACE, FaultError, Faults, Rule, Seen, kind, parse
+from sim.faults.wire import CallRule
 from sim.host.wire import ConnectionCut
 from sim.seed import seeded
 from terminal.crypto.kcv import aes_kcv
@@ -60,11 +62,14 @@ class TestWords:
         assert parse(in_toml, toml=True) == parse(in_json)
 
     def test_every_word_is_in_the_description(self) -> None:
-        import sim.faults
-
-        words = {str(shape.__struct_config__.tag) for shape in Rule.__subclasses__()}
-        assert len(words) == 11
+        words = {
+            str(shape.__struct_config__.tag) for group in Rule.__subclasses__() for shape in group.__subclasses__()
+        }
+        assert len(words) == 37
         assert all(f"``{word}``" in (sim.faults.__doc__ or "") for word in words)
+
+    def test_every_kind_for_calls_has_its_place(self) -> None:
+        assert {str(shape.__struct_config__.tag) for shape in CallRule.__subclasses__()} == PLACE.keys()
 
 
 class TestMatching:
@@ -74,7 +79,7 @@ class TestMatching:
     def choose(
         self, faults: Faults, call: str = "charge", device_id: str = "POS-1", amount: int | None = None
     ) -> Any:
-        return faults.choose(call, device_id, lambda: amount)
+        return faults.choose(call, device_id, lambda: Seen(amount))
 
     def test_first_match_wins(self) -> None:
         faults = Faults(seeded(7), parse(rules({"do": "cut", "match": {"call": "charge"}}, {"do": "drop_answer"})))
@@ -244,10 +249,20 @@ class TestEffects:
 class TestOverTheWire:
     def test_set_shown_and_cleared(self, bench: Bench, device: Device) -> None:
         rule = {"do": "status", "status": 503, "match": {"call": "charge", "nth": 2}}
-        assert bench.faults(rule).json == {"rules": [rule], "seen": [0], "fired": [0]}
+        assert bench.faults(rule).json == {"rules": [rule], "seen": [0], "fired": [0], "by_kind": {}}
         assert [device.charge().status for _ in range(3)] == [200, 503, 200]
-        assert bench.ask("GET", "/sim/faults").json == {"rules": [rule], "seen": [3], "fired": [1]}
-        assert bench.ask("DELETE", "/sim/faults").json == {"rules": [], "seen": [], "fired": []}
+        assert bench.ask("GET", "/sim/faults").json == {
+            "rules": [rule],
+            "seen": [3],
+            "fired": [1],
+            "by_kind": {"status": 1},
+        }
+        assert bench.ask("DELETE", "/sim/faults").json == {
+            "rules": [],
+            "seen": [],
+            "fired": [],
+            "by_kind": {"status": 1},
+        }
 
     def test_in_toml(self, bench: Bench) -> None:
         body = b'[[rules]]\ndo = "cut"\n'
