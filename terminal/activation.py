@@ -108,6 +108,8 @@ ACTIVATION: Machine[Level, Step] = Machine(
             Step.ATTESTED: Level.ACTIVATED,
             Step.TOKEN_EXPIRED: Level.ACTIVATED,
             Step.KEYS_INSTALLED: Level.ACTIVATED,
+            Step.CONFIG_INSTALLED: Level.ACTIVATED,
+            Step.PARAMETERS_INSTALLED: Level.ACTIVATED,
             Step.KEYS_EXPIRED: Level.CLAIMED,
             Step.UNCLAIMED: Level.BOOTSTRAPPED,
             Step.VERSION_TOO_OLD: Level.PROVISIONED,

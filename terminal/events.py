@@ -37,7 +37,7 @@ class LevelReached(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LevelLost(Event):
-    """The terminal fell back to ``level``, because of ``reason`` (an event of the activation machine)."""
+    """The terminal fell back to ``level``; ``reason`` is ``revoked``, or an event of the activation machine."""
 
     level: str
     reason: str
@@ -73,9 +73,84 @@ class Downloading(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockMoved(Event):
-    """The host told its time and ours was off by so many seconds (positive: we were behind)."""
+    """Ours follows the time that the host told; it was off by so many seconds (positive: we were behind)."""
 
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockRefused(Event):
+    """The host told a time that cannot be: ``said`` is below ``floor``, or decades ahead. Ours stays as it is."""
+
+    said: datetime
+    floor: datetime
+    advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceClockJumped(Event):
+    """The device's own clock jumped by so many seconds while we ran; the time that we keep did not."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostLost(Event):
+    """The host answers no more; payments are tried all the same."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostBack(Event):
+    """The host answers again, after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysRenewed(Event):
+    """A new key set is in use; it lasts until ``expires_at``."""
+
+    key_set_id: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChanged(Event):
+    """Another configuration is in force; ``sections`` are those of its parts that differ."""
+
+    sections: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParametersChanged(Event):
+    """Other terminal parameters are in force, of this version."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefreshRefused(Event):
+    """New ``what`` (keys, config, parameters) came and were not taken; the old ones stay in force."""
+
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateWanted(Event):
+    """The host would like a newer version of this program."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoreFailed(Event):
+    """What keeps the terminal in order between payments failed, and is tried again; told once for a row."""
+
+    chore: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +205,8 @@ def _plain(value: Any) -> Any:
     match value:
         case datetime():
             return rfc3339(value)
+        case tuple():
+            return list(value)
         case Amount():
             return {"value": str(value.minor), "currency": value.currency}
         case _:

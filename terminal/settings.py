@@ -92,6 +92,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a charge that the host calls pending is watched before its caller gets a handle."""
     answer_skew: float = 300.0
     """How far the time of an answer may lie from ours before it does not fit the question."""
+    clock_step: float = 3600.0
+    """How far the host may move our clock at once, and back behind what it has confirmed."""
+    renew_before: float = 3600.0
+    """How long before its end a key set is renewed; at most half of its life."""
     max_amounts: dict[str, int] = {}
     """Minor units by currency above which a charge is refused before it starts."""
     parameters_limit: int = 64 * 1024 * 1024
@@ -110,6 +114,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("pending_wait", self.pending_wait, 0, 600),
             ("card_timeout", self.card_timeout, 1, 3600),
             ("answer_skew", self.answer_skew, 1, 86_400),
+            ("clock_step", self.clock_step, 60, 1_576_800_000),
+            ("renew_before", self.renew_before, 0, 604_800),
             ("parameters_limit", self.parameters_limit, 1024, 1024**3),
         ):
             if not low <= value <= high:

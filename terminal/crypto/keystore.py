@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import codecs
 from binascii import hexlify
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import msgspec
@@ -102,6 +102,13 @@ class Keystore(Masked):
         """When the key set in use expires (aware, UTC), or None where there is none."""
         current = self._sets().current
         return current.expires_at if current else None
+
+    def renew_at(self, before: timedelta) -> datetime | None:
+        """When the key set in use is to be renewed: that long before its end, at most half of its life."""
+        current = self._sets().current
+        if current is None:
+            return None
+        return current.expires_at - min(before, (current.expires_at - current.issued_at) / 2)
 
     def holds(self, key_set_id: str) -> bool:
         """Whether that key set can still be used: it is the current or the previous one."""
