@@ -166,6 +166,7 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.NOT_FOUND: State.WITHDRAWN,
             Happened.CANCELED: State.CANCELED,
             Happened.REFUNDED: State.REFUNDED,
+            Happened.UNREACHABLE: State.WITHDRAWN,
             Happened.SENT_TO_CANCEL: State.ABANDONED,
             Happened.SILENT: State.ABANDONED,
         },
