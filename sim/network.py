@@ -12,31 +12,38 @@ goes away. Here
   head of an answer and in the middle of its body.
 
 How long bytes are under way is a function's to say (``Network.trip``), so that it may depend on the request, the
-hour or a seed. Only timers are waited for: on ``sim.virtual_time`` all of it takes no time.
+hour or a seed. What goes wrong on the way is said by rules (``sim.faults``, those that a network does), chosen by
+``Network.choose`` once for each request; the application hears of the choice by an ASGI extension, and does the
+rest of the rules. Only timers are waited for: on ``sim.virtual_time`` all of it takes no time.
+
+Three moments of each request pass ``Network.power``: ``request.before`` it leaves, with it ``request.under_way``,
+and with its answer come and ``request.unread``.
 
 What is not modelled: the pool (each request has a connection of its own, and none is kept alive), TLS, names,
 HTTP's framing (an answer that does not fit its Content-Length goes through, as does one to HEAD with a body), a
-connection that closes in one direction alone, pieces that are split or joined on the way, answers of status 1xx.
+connection that closes in one direction alone, pieces that are split or joined on the way, answers of status 1xx. An
+outage holds back what is under way, and loses none of it, as TCP would.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
 import httpx
 from starlette.types import ASGIApp, Message, Scope
 
-from sim.host.wire import ConnectionCut
+from sim.connection import NEVER, WINDOW, Connection, pass_time
+from sim.faults.wire import AnyRule, CutRequest, Duplicate, Outage, PowerCutAtCall, Reorder, Unreachable
+from sim.host.wire import CHOSEN, ConnectionCut
+from sim.power import Power
 
-WINDOW = 65_536
-"""Bytes that may lie unread in one direction before whoever sends has to wait: about what a socket holds."""
+__all__ = ["AT_ONCE", "NEVER", "WINDOW", "Network", "Trip"]
 
-NEVER = math.inf
-"""A time that does not come."""
+MAX_REQUESTS = 4096
+"""Requests that a network remembers; the oldest are forgotten first."""
 
 T = TypeVar("T")
 
@@ -64,12 +71,13 @@ def _nothing(_request: httpx.Request) -> None:
 class Network(httpx.AsyncBaseTransport):
     """Carries requests to ``app``, as from a machine at ``client`` (address, port).
 
-    ``trip`` says how long each request is under way; ``before`` is called when a caller asks for a connection, and
-    ``after`` when the head of the answer has come, before the caller sees it. What they raise, the caller gets: an
-    ``httpx.ConnectError`` from ``before`` is a host that cannot be reached, an ``httpx.ReadError`` from ``after``
-    an answer lost after the host has acted. All of them may be replaced at any time.
+    ``trip`` says how long each request is under way; ``choose``, which rule it meets (None: the application chooses
+    for itself). ``before`` is called when a caller asks for a connection, and ``after`` when the head of the answer
+    has come, before the caller sees it. What they raise, the caller gets: an ``httpx.ConnectError`` from ``before``
+    is a host that cannot be reached, an ``httpx.ReadError`` from ``after`` an answer lost after the host has acted.
+    All of them may be replaced at any time.
 
-    ``requests`` are those made so far, and grow until somebody clears them.
+    ``requests`` are the last ones made, 4,096 at most and half of that at least.
     """
 
     def __init__(
@@ -77,43 +85,62 @@ class Network(httpx.AsyncBaseTransport):
         app: ASGIApp,
         *,
         client: tuple[str, int] = ("127.0.0.1", 50_000),
+        power: Power | None = None,
+        choose: Callable[[httpx.Request], AnyRule | None] | None = None,
         trip: Callable[[httpx.Request], Trip] = lambda request: AT_ONCE,
         before: Hook = _nothing,
         after: Hook = _nothing,
     ) -> None:
         self.app, self.client = app, client
+        self.power, self.choose = power or Power(), choose
         self.trip, self.before, self.after = trip, before, after
         self.requests: list[httpx.Request] = []
-        self._serving: dict[asyncio.Task[None], None] = {}  # a set has no order, and a replay needs one
+        self.down_until = 0.0
+        """By the loop's clock: until when nothing gets through."""
+        self._refuses = False
+        self._serving: dict[asyncio.Task[None], Connection] = {}
         self._failures: list[Exception] = []
+
+    def outage(self, seconds: float, *, refused: bool = False) -> None:
+        """From now on nothing gets through for so long; who asks for a connection is refused, or hears nothing."""
+        self.down_until = asyncio.get_running_loop().time() + seconds
+        self._refuses = refused
+
+    def cut(self) -> None:
+        """The application's end of every connection goes at once, as with its process."""
+        for task, connection in tuple(self._serving.items()):
+            if connection.arrived:
+                task.cancel()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises what httpx's transport would; what the application raises, its own mistakes, goes through."""
+        self.power.require()
+        if len(self.requests) >= MAX_REQUESTS:
+            del self.requests[: MAX_REQUESTS // 2]
         self.requests.append(request)
+        rule = self.choose(request) if self.choose else None
+        self._moment("before", rule)
         self.before(request)
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
         trip = self.trip(request)
-        if trip.connect:
-            await _within(timeouts.get("connect"), _pass(trip.connect), httpx.ConnectTimeout, request)
-        line = _Line(trip.back)
-        if trip.there != NEVER:
-            task = asyncio.create_task(self._serve(line, self._scope(request), trip.there))
-            self._serving[task] = None
-            task.add_done_callback(self._serving.pop)
+        await self._connect(request, rule, trip.connect, timeouts.get("connect"))
+        connection = Connection(trip.back, lambda: self.down_until)
         try:
-            await _write(line, request, timeouts.get("write"))
+            await self._send(connection, request, rule, trip.there, timeouts.get("write"))
+            self._moment("under_way", rule)
             reading = timeouts.get("read")
-            head = await self._hear(line, request, reading)
+            head = await self._hear(connection, request, reading)
             if head["type"] != "http.response.start":
                 raise RuntimeError(f"the application said {head['type']} before it began an answer")
+            self._moment("unread", rule)
             self.after(request)
         except BaseException:
-            line.hang_up()
+            connection.hang_up()
             raise
         return httpx.Response(
             head["status"],
             headers=head.get("headers", []),
-            stream=_Body(line, lambda: self._hear(line, request, reading)),
+            stream=_Body(connection, lambda: self._hear(connection, request, reading)),
             request=request,
         )
 
@@ -134,7 +161,84 @@ class Network(httpx.AsyncBaseTransport):
         """Which requests were made, in order: method and path."""
         return [f"{request.method} {request.url.path}" for request in self.requests]
 
-    def _scope(self, request: httpx.Request) -> Scope:
+    # -- the way there --------------------------------------------------------------------------------------
+
+    def _moment(self, when: str, rule: AnyRule | None) -> None:
+        point = f"request.{when}"
+        due = self.power.due(point)
+        if due or (isinstance(rule, PowerCutAtCall) and rule.when == when):
+            self.power.cut(point)
+
+    async def _connect(
+        self, request: httpx.Request, rule: AnyRule | None, takes: float, timeout: float | None
+    ) -> None:
+        if isinstance(rule, Outage):
+            self.outage(rule.seconds, refused=rule.how == "refused")
+        down = self.down_until - asyncio.get_running_loop().time()
+        if isinstance(rule, Unreachable):
+            down = NEVER
+        if down > 0 and (rule.how == "refused" if isinstance(rule, Unreachable) else self._refuses):
+            raise httpx.ConnectError("All connection attempts failed", request=request)
+        if down > 0 or takes:
+            await _within(timeout, pass_time(max(0.0, down) + takes), httpx.ConnectTimeout, request)
+
+    async def _send(
+        self,
+        connection: Connection,
+        request: httpx.Request,
+        rule: AnyRule | None,
+        there: float,
+        timeout: float | None,
+    ) -> None:
+        """Send the request; as the rule has it, in half, twice, or later than its caller thinks."""
+        if isinstance(rule, CutRequest):
+            body = request.content
+            if body:
+                self._start(self._serve(connection, self._scope(request, rule), there), connection)
+                await connection.put(body[: len(body) // 2])
+            raise httpx.WriteError("connection reset by peer", request=request)
+        if isinstance(rule, Reorder):
+            self._start(*self._copy(request, there + rule.seconds))
+            if rule.how == "cut":
+                raise httpx.RemoteProtocolError("Server disconnected without sending a response.", request=request)
+            return
+        if there != NEVER:
+            serving = self._serve(connection, self._scope(request, rule), there)
+            if isinstance(rule, Duplicate):
+                other, _ = self._copy(request, 0.0)
+                pair = (serving, other) if rule.heard == "first" else (other, serving)
+                serving = self._one_after_the_other(*pair, rule.seconds)
+            self._start(serving, connection)
+        await _write(connection, request, timeout)
+
+    def _copy(self, request: httpx.Request, there: float) -> tuple[Coroutine[Any, Any, None], Connection]:
+        """The same request once more, with nobody to hear what becomes of it."""
+        connection = Connection(0.0, lambda: self.down_until)
+        connection.fill(request.content)
+        connection.hang_up()
+        return self._serve(connection, self._scope(request, None), there), connection
+
+    async def _one_after_the_other(
+        self, first: Coroutine[Any, Any, None], second: Coroutine[Any, Any, None], seconds: float
+    ) -> None:
+        try:
+            await first
+            await pass_time(seconds)
+            await second
+        finally:
+            first.close()
+            second.close()
+
+    def _start(self, serving: Coroutine[Any, Any, None], connection: Connection) -> None:
+        # In a context of its own: what the host does is not the terminal's, and does not end with it.
+        task = asyncio.get_running_loop().create_task(serving, context=contextvars.Context())
+        self._serving[task] = connection
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        del self._serving[task]
+
+    def _scope(self, request: httpx.Request, rule: AnyRule | None) -> Scope:
         url = request.url
         return {
             "type": "http",
@@ -149,156 +253,54 @@ class Network(httpx.AsyncBaseTransport):
             "server": (url.host, url.port),
             "client": self.client,
             "root_path": "",
+            "extensions": {CHOSEN: None if isinstance(rule, _OURS) else rule} if self.choose else {},
         }
 
-    async def _serve(self, line: _Line, scope: Scope, there: float) -> None:
+    async def _serve(self, connection: Connection, scope: Scope, there: float) -> None:
         try:
             if there:
-                await _pass(there)
-            await self.app(scope, line.receive, line.send)
-            if not (line.answered or line.gone):
+                await pass_time(there)
+            while (down := self.down_until - asyncio.get_running_loop().time()) > 0:
+                await pass_time(down)
+            connection.arrived = True
+            await self.app(scope, connection.receive, connection.send)
+            if not (connection.answered or connection.gone):
                 raise RuntimeError(f"{scope['method']} {scope['path']}: the application ended without an answer")
         except ConnectionCut as cut:
-            line.say(cut)
+            connection.say(cut)
         except Exception as error:
             self._failures.append(error)
-            line.say(error)
+            connection.say(error)
         finally:
-            line.end()
+            connection.end()
 
-    async def _hear(self, line: _Line, request: httpx.Request, timeout: float | None) -> Message:
+    # -- and back -------------------------------------------------------------------------------------------
+
+    async def _hear(self, connection: Connection, request: httpx.Request, timeout: float | None) -> Message:
         """The application's next message, as the caller gets it."""
-        said = await _within(timeout, line.next(), httpx.ReadTimeout, request)
+        said = await _within(timeout, connection.next(), httpx.ReadTimeout, request)
+        self.power.require()
         if isinstance(said, ConnectionCut):
             why = "peer closed connection without sending complete message body"
-            if not line.begun:
+            if not connection.begun:
                 why = "Server disconnected without sending a response."
             raise httpx.RemoteProtocolError(why, request=request) from None
         if isinstance(said, Exception):
             self._failures.remove(said)
             raise said
-        line.begun = True
+        connection.begun = True
         return said
 
 
-class _Line:
-    """One request's connection: what is on its way in either direction, and who is still there.
-
-    The caller puts the request's body and takes what was said; the application has ``receive`` and ``send``.
-    """
-
-    def __init__(self, back: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._back = back
-        self._there: deque[bytes] = deque()
-        self._said: deque[tuple[float, Message | Exception]] = deque()  # with the time at which it arrives
-        self._unread = [0, 0]  # bytes there, and back
-        self._waiting: list[asyncio.Future[None]] = []
-        self._asked = False  # the request is with the application, whole
-        self._whole = False  # the request has been sent, whole
-        self._ended = False
-        self.answered = False
-        self.begun = False
-        self.gone = False
-
-    # -- the caller's end -----------------------------------------------------------------------------------
-
-    async def put(self, piece: bytes) -> bool:
-        """Send a piece of the body, once there is room; False when the application reads no more."""
-        await self._until(lambda: self._unread[0] < WINDOW or self._ended)
-        if self._ended:
-            return False
-        self._there.append(piece)
-        self._unread[0] += len(piece)
-        self._changed()
-        return True
-
-    def sent(self) -> None:
-        """The request's body is whole."""
-        self._whole = True
-        self._changed()
-
-    async def next(self) -> Message | Exception:
-        """What the application said next, when it has arrived."""
-        await self._until(lambda: bool(self._said))
-        arrives, said = self._said[0]
-        if arrives > self._loop.time():
-            await _pass(arrives - self._loop.time())
-        self._said.popleft()
-        if not isinstance(said, Exception):
-            self._unread[1] -= len(said.get("body", b""))
-            self._changed()
-        return said
-
-    def hang_up(self) -> None:
-        """The caller listens no more."""
-        self.gone = True
-        self._changed()
-
-    # -- the application's end ------------------------------------------------------------------------------
-
-    async def receive(self) -> Message:
-        """ASGI: the pieces of the body as they come; what was sent is read before a disconnect."""
-        if not self._asked:
-            await self._until(lambda: bool(self._there) or self._whole or self.gone)
-            if self._there or self._whole:
-                body = self._there.popleft() if self._there else b""
-                self._unread[0] -= len(body)
-                self._asked = self._whole and not self._there
-                self._changed()
-                return {"type": "http.request", "body": body, "more_body": not self._asked}
-        await self._until(lambda: self.gone or self.answered)
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        """ASGI: waits while too much is unread; heard by nobody once the caller has gone."""
-        if self.answered:
-            raise RuntimeError(f"the application said {message['type']} after its answer was whole")
-        size = len(message.get("body", b""))
-        if size:
-            await self._until(lambda: self._unread[1] < WINDOW or self.gone)
-        self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-        self._unread[1] += size
-        self.say(message)
-
-    def say(self, said: Message | Exception) -> None:
-        """Put something on the way back. Mistakes of the application's do not travel: they are there at once."""
-        if self.gone:
-            return
-        arrives = self._loop.time()
-        if not isinstance(said, Exception) or isinstance(said, ConnectionCut):
-            arrives += self._back
-        self._said.append((arrives, said))
-        self._changed()
-
-    def end(self) -> None:
-        """The application has ended, by a cancellation too."""
-        self._ended = True
-        told = self.answered or (self._said and isinstance(self._said[-1][1], Exception))
-        if not told:
-            self.say(ConnectionCut())
-        self._changed()
-
-    # -- waiting --------------------------------------------------------------------------------------------
-
-    async def _until(self, holds: Callable[[], bool]) -> None:
-        while not holds():
-            waiter = self._loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
-
-    def _changed(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+_OURS = (Unreachable, Outage, Duplicate, Reorder, CutRequest, PowerCutAtCall)
+"""What the application need not hear of."""
 
 
 class _Body(httpx.AsyncByteStream):
     """An answer's body, piece by piece as the application says it."""
 
-    def __init__(self, line: _Line, hear: Callable[[], Awaitable[Message]]) -> None:
-        self._line, self._hear = line, hear
+    def __init__(self, connection: Connection, hear: Callable[[], Awaitable[Message]]) -> None:
+        self._connection, self._hear = connection, hear
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         more = True
@@ -309,18 +311,18 @@ class _Body(httpx.AsyncByteStream):
                 yield said["body"]
 
     async def aclose(self) -> None:
-        self._line.hang_up()
+        self._connection.hang_up()
 
 
-async def _write(line: _Line, request: httpx.Request, timeout: float | None) -> None:
+async def _write(connection: Connection, request: httpx.Request, timeout: float | None) -> None:
     """The request's body, as far as the application takes it."""
     assert isinstance(request.stream, httpx.AsyncByteStream)
     async for chunk in request.stream:
         for start in range(0, len(chunk), WINDOW):
             piece = chunk[start : start + WINDOW]
-            if not await _within(timeout, line.put(piece), httpx.WriteTimeout, request):
+            if not await _within(timeout, connection.put(piece), httpx.WriteTimeout, request):
                 return
-    line.sent()
+    connection.sent()
 
 
 async def _within(
@@ -331,10 +333,3 @@ async def _within(
             return await work
     except TimeoutError:
         raise late(f"{timeout:g} seconds are over", request=request) from None
-
-
-async def _pass(seconds: float) -> Any:
-    """Wait; for ever where it is NEVER, without a timer that would keep the loop going."""
-    if seconds == NEVER:
-        return await asyncio.get_running_loop().create_future()
-    return await asyncio.sleep(seconds)

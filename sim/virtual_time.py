@@ -13,6 +13,8 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from sim.power import adopting
+
 T = TypeVar("T")
 
 EPOCH = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
@@ -40,10 +42,18 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._virtual = _Selector()
         self._start = start
         super().__init__(self._virtual)
+        self.set_task_factory(adopting)
 
     def time(self) -> float:
         """Seconds since the world began."""
         return self._virtual.elapsed
+
+    def skip(self, seconds: float) -> None:
+        """So much time is over at once: whatever was due meanwhile comes right after, in the order of its time.
+
+        As for a process that was stopped, and goes on. All that runs on this loop is stopped together.
+        """
+        self._virtual.elapsed += seconds
 
     def now(self) -> datetime:
         """The time of day, aware and in UTC."""
