@@ -1,7 +1,6 @@
-"""The climb from level to level, and the record of where the terminal stands.
+"""The climb from level to level, the ways back, and what is renewed at the top.
 
-The record lies in the vault. It is written together with what a step brought (keys, configuration,
-parameters), in one atomic write, so that a power cut finds either both or neither.
+What a step brings is in ``fetching``; how it comes to lie on disk is in ``standing``.
 """
 
 from __future__ import annotations
@@ -9,57 +8,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from terminal import config, guard
 from terminal.activation import ACTIVATION, CALLS_LEFT, WAYS_BACK, Level, Step
-from terminal.clock import HostClock, rfc3339
+from terminal.clock import HostClock
 from terminal.crypto.keystore import Keystore
-from terminal.crypto.vault import Draft, Vault
-from terminal.errors import HostAnswerInvalid, HostRefused, VersionTooOld
-from terminal.events import (
-    ClockMoved,
-    Downloading,
-    Event,
-    LevelLost,
-    LevelReached,
-    PairingCodeShown,
-    PairingPolled,
-)
+from terminal.crypto.vault import Vault
+from terminal.errors import CryptoError, HostAnswerInvalid, HostRefused, KeystoreError, NotReady
+from terminal.events import Event, PairingCodeShown, PairingPolled, RefreshRefused
+from terminal.fetching import CONFIG, PARAMETERS, Fetching
 from terminal.settings import Settings
+from terminal.standing import RECORD, REVOKED, Record, Standing, provisioned_record
 
 if TYPE_CHECKING:
     from terminal.hosts.viopay import ViopayClient
 
-RECORD = "activation"
-CONFIG = "config"
-PARAMETERS = "parameters"
-
-
-class Record(msgspec.Struct, frozen=True):
-    """Where the terminal stands, as the vault keeps it. Moments are by the host's clock."""
-
-    level: Level = Level.UNPROVISIONED
-    pairing_code: str = ""
-    pairing_expires_at: datetime | None = None
-    token: str = ""
-    token_expires_at: datetime | None = None
-    clock_offset: float = 0.0
-    """Seconds to add to the device's clock to have the host's."""
-
-    def __repr__(self) -> str:
-        return f"Record(level={self.level.value!r})"
-
-
-def provisioned_record() -> bytes:
-    """The record of a terminal that has just been given its identity."""
-    return msgspec.json.encode(Record(ACTIVATION.step(Level.UNPROVISIONED, Step.PROVISIONED)))
+__all__ = ["CONFIG", "PARAMETERS", "RECORD", "Climb", "Record", "provisioned_record"]
 
 
 class Climb:
-    """Climbs from wherever the vault says the terminal stands, and renews keys of one that is activated."""
+    """Climbs from wherever the vault says the terminal stands, and renews what an activated one holds.
+
+    ``anchor`` gives the number of the journal's last record, which each change of the vault notes. Every method
+    raises what the host client, the keystore and the vault raise. They may be cancelled wherever they wait.
+    """
 
     def __init__(
         self,
@@ -69,90 +41,111 @@ class Climb:
         clock: HostClock,
         settings: Settings,
         emit: Callable[[Event], None],
+        anchor: Callable[[], int] | None = None,
     ) -> None:
-        self._client, self._keystore, self._vault = client, keystore, vault
-        self._clock, self._settings, self._emit = clock, settings, emit
-        self._record = msgspec.json.decode(vault.get(RECORD) or b"{}", type=Record)
-        self._found = self._record.level
-        self._token_life = timedelta.max
-        clock.offset = timedelta(seconds=self._record.clock_offset)
+        self._client, self._keystore, self._clock = client, keystore, clock
+        self._settings, self._emit = settings, emit
+        self._standing = Standing(keystore, vault, clock, emit, anchor)
+        self._fetching = Fetching(client, keystore, self._standing, clock, settings, emit)
+        self._found = self.level
+        self._refused: dict[str, str] = {}
 
     @property
     def level(self) -> Level:
         """Where the terminal stands, on disk."""
-        return self._record.level
+        return self._standing.level
+
+    def not_ready(self) -> NotReady | None:
+        """Why no payment can be taken, and what to do; None where the terminal is activated."""
+        return self._standing.not_ready()
+
+    @property
+    def renew_at(self) -> datetime | None:
+        """When the key set in use is to be renewed, by the host's clock."""
+        return self._keystore.renew_at(timedelta(seconds=self._settings.renew_before))
 
     async def climb(self) -> None:
         """Go on to ``activated``, one level at a time; each way back is taken once, then its refusal is raised.
 
-        Raises what the host client, the keystore and the vault raise; the level that was reached stays.
+        The level that was reached stays, whatever is raised.
         """
         taken: set[Step] = set()
         if self.level in CALLS_LEFT and self._keys_expired():
-            self._move(Step.KEYS_EXPIRED)
+            self._standing.move(Step.KEYS_EXPIRED)
         while self.level is not Level.ACTIVATED:
             try:
                 await self._steps[self.level](self)
             except HostRefused as refusal:
                 await self._go_back(refusal, taken)
 
+    @property
+    def lost(self) -> bool:
+        """Whether the terminal was further up once: then ``come_back`` may help."""
+        return self.level is not Level.ACTIVATED and (bool(self._standing.record.lost) or self.level in _CLAIMED)
+
+    async def come_back(self) -> None:
+        """Climb again after a fall, but only where nobody has to type a code; else note why it does not go on."""
+        if self.level is Level.PROVISIONED:
+            await self._fetching.bootstrap()
+        if self.level in (Level.BOOTSTRAPPED, Level.PAIRING):
+            try:
+                status = await self._client.status()
+            except HostRefused as refusal:
+                self._heed_above(refusal)
+                raise
+            if not status.is_claimed:
+                return self._standing.note(Step.UNCLAIMED.value)
+        await self.climb()
+        return None
+
     async def renew_keys(self) -> None:
         """Take a new key set for a terminal that is activated; the level stays.
 
         Raises HostRefused also where the refusal cost the terminal its level: then only ``climb`` helps.
         """
-        taken: set[Step] = set()
-        while True:
-            try:
-                return await self._fetch_keys()
-            except HostRefused as refusal:
-                await self._go_back(refusal, taken)
-                if self.level is not Level.ACTIVATED:
-                    raise
+        await self._refresh("keys", self._fetching.keys)
+
+    async def refresh_config(self) -> None:
+        """Take the configuration anew; what is bad is told and not taken, and the one in force stays."""
+        await self._refresh("config", self._fetching.config)
+
+    async def refresh_parameters(self) -> None:
+        """Take the terminal parameters anew, in the same way."""
+        await self._refresh("parameters", self._fetching.parameters)
 
     async def follow_clock(self) -> bool:
         """Ask the host for its time and date signatures by it; whether ours was off by a second or more."""
         before = self._clock.offset
-        await self._bootstrap()
+        await self._fetching.bootstrap()
         return abs((self._clock.offset - before).total_seconds()) >= 1
 
+    def heartbeat_told(self, server_time: datetime, took: float) -> None:
+        """The host took a request that we dated, and told its time: follow it, and remember that it agreed."""
+        self._fetching.hear(server_time, took)
+        if abs((server_time - self._clock.now()).total_seconds()) <= took + 1:
+            self._clock.confirm(server_time)
+
     def heed(self, refusal: HostRefused) -> None:
-        """Go back a level where a payment's refusal says that it is lost: then the next ``climb`` has a way up."""
+        """Go back a level where a refusal says that it is lost: then the next ``climb`` has a way up."""
         step = WAYS_BACK.get((refusal.status, refusal.code))
         if step in (Step.UNCLAIMED, Step.VERSION_TOO_OLD) and step in ACTIVATION.table[self.level]:
-            self._fall(step)
+            self._standing.fall(step, refusal)
 
     def tidy(self) -> None:
-        """Drop the key set before the one in use, once it has expired."""
-        if self._keystore.holds_expired(self._clock.now()):
-            self._write(self._record)
+        """Drop the key set before the one in use, once it has expired; tell of a device's clock that jumped."""
+        self._standing.tidy()
 
     # -- the steps ------------------------------------------------------------------------------------------
 
     async def _bootstrap(self) -> None:
-        heard = await self._client.bootstrap()
-        moved = self._clock.follow(heard.server_time).total_seconds()
-        if abs(moved) >= 1:
-            self._emit(ClockMoved(at=self._clock.now(), seconds=round(moved, 3)))
-        ours = self._settings.host.client_version
-        if _version(ours) < _version(heard.min_supported_version):
-            self._move(Step.VERSION_TOO_OLD)
-            raise VersionTooOld(
-                f"the host wants version {heard.min_supported_version} or newer, and this is {ours}",
-                advice="Upgrade this program (pip install --upgrade tillwright).",
-            )
-        offset = self._clock.offset.total_seconds()
-        if Step.BOOTSTRAPPED in ACTIVATION.table[self.level]:
-            self._move(Step.BOOTSTRAPPED, clock_offset=offset)
-        else:
-            self._write(msgspec.structs.replace(self._record, clock_offset=offset))
+        await self._fetching.bootstrap()
 
     async def _pair(self) -> None:
         if (await self._client.status()).is_claimed:
-            return self._move(Step.CLAIMED)
+            return self._standing.move(Step.CLAIMED)
         issued = await self._client.pairing_code()
         expires_at = self._clock.now() + timedelta(seconds=issued.expires_in_sec)
-        self._move(Step.CODE_ISSUED, pairing_code=issued.pairing_code, pairing_expires_at=expires_at)
+        self._standing.move(Step.CODE_ISSUED, pairing_code=issued.pairing_code, pairing_expires_at=expires_at)
         self._show_code(resumed=False)
         return None
 
@@ -162,60 +155,38 @@ class Climb:
             await asyncio.sleep(self._settings.pairing_poll)
         status = await self._client.status()
         if status.is_claimed:
-            self._move(Step.CLAIMED, pairing_code="", pairing_expires_at=None)
+            self._standing.move(Step.CLAIMED, pairing_code="", pairing_expires_at=None)
         elif status.pairing_code_status != "pending":
-            self._move(Step.CODE_EXPIRED, pairing_code="", pairing_expires_at=None)
+            self._standing.move(Step.CODE_EXPIRED, pairing_code="", pairing_expires_at=None)
         elif resumed:
             self._show_code(resumed=True)
         else:
             self._emit(PairingPolled(at=self._clock.now(), seconds_left=max(0, int(self._seconds_left()))))
 
     async def _attest(self) -> None:
-        answer = await self._client.attest()
-        self._token_life = timedelta(seconds=answer.expires_in_sec)
-        expires_at = self._clock.now() + self._token_life
-        self._move(Step.ATTESTED, token=answer.attestation_token, token_expires_at=expires_at)
+        await self._fetching.attest()
 
     async def _fetch_keys(self) -> None:
-        token = await self._lasting_token()
-        if token is None:
-            return
-        answer = await self._client.keys(token)
-        discard = guard.not_in_software(self._settings)
-
-        def install(draft: Draft) -> None:
-            self._keystore.install(draft, answer, self._clock.now(), discard=discard)
-            draft.facts.update(key_set_id=answer.key_set_id, key_set_expires_at=rfc3339(answer.expires_at))
-
-        self._move(Step.KEYS_INSTALLED, install)
+        await self._fetching.keys()
 
     async def _fetch_config(self) -> None:
-        if token := await self._lasting_token():
-            plaintext = self._keystore.open(await self._client.config(token), limit=self._settings.parameters_limit)
-            ids = config.parse_config(plaintext).terminal
-            facts = self._vault.facts
-            if (ids.terminal_id, ids.device_id) != (facts["terminal_id"], facts["device_id"]):
-                raise HostAnswerInvalid("pos/config", "terminal", "it is of another terminal than this one")
-            self._move(Step.CONFIG_INSTALLED, _keep(CONFIG, plaintext))
+        await self._fetching.config()
 
     async def _fetch_parameters(self) -> None:
-        if token := await self._lasting_token():
-            body = await self._client.parameters(token, progress=self._downloading)
-            plaintext = self._keystore.open(body, limit=self._settings.parameters_limit)
-            config.parse_parameters(plaintext)
-            self._move(Step.PARAMETERS_INSTALLED, _keep(PARAMETERS, plaintext))
+        await self._fetching.parameters()
 
     async def _activate(self) -> None:
         if self._found is Level.PARAMETERISED:
             # The answer may have been lost, and with it the power: the host knows whether the level holds.
             self._found = Level.UNPROVISIONED
             if (await self._client.status()).device_status == "activated":
-                return self._move(Step.ACTIVATED, token="", token_expires_at=None)
-        if token := await self._lasting_token():
+                return self._standing.move(Step.ACTIVATED, token="", token_expires_at=None)
+        if token := await self._fetching.lasting_token():
             self._found = Level.PARAMETERISED
             await self._client.activate(token, emv_ready=True, keys_installed=True, network_ok=True)
             self._found = Level.UNPROVISIONED
-            self._move(Step.ACTIVATED, token="", token_expires_at=None)
+            self._fetching.forget_token()
+            self._standing.move(Step.ACTIVATED, token="", token_expires_at=None)
         return None
 
     _steps: Mapping[Level, Callable[[Climb], Awaitable[None]]] = {
@@ -231,100 +202,69 @@ class Climb:
 
     # -- below ----------------------------------------------------------------------------------------------
 
-    def _move(self, step: Step, change: Callable[[Draft], None] | None = None, **fields: Any) -> None:
-        """Take a step and what it brought to disk in one write, then tell."""
-        before = self.level
-        record = msgspec.structs.replace(self._record, level=ACTIVATION.step(before, step), **fields)
-        self._write(record, change)
-        if step in WAYS_BACK.values() or step is Step.CODE_EXPIRED:
-            self._emit(LevelLost(at=self._clock.now(), level=record.level.value, reason=step.value))
-        elif record.level is not before:
-            self._emit(LevelReached(at=self._clock.now(), level=record.level.value))
-
-    def _fall(self, step: Step) -> None:
-        """Take a step back; a device that is nobody's forgets its key sets with it."""
-        self._move(step, self._forget_keys if step is Step.UNCLAIMED else None)
-
-    def _forget_keys(self, draft: Draft) -> None:
-        self._keystore.forget_key_sets(draft)
-        for fact in ("key_set_id", "key_set_expires_at"):
-            draft.facts.pop(fact, None)
-
-    def _write(self, record: Record, change: Callable[[Draft], None] | None = None) -> None:
-        with self._vault.change() as draft:
-            if change is not None:
-                change(draft)
-            self._keystore.drop_superseded(draft, self._clock.now())
-            draft.records[RECORD] = msgspec.json.encode(record)
-            draft.facts["level"] = record.level.value
-        self._record = record
+    async def _refresh(self, what: str, fetch: Callable[[], Awaitable[None]]) -> None:
+        taken: set[Step] = set()
+        while True:
+            try:
+                await fetch()
+            except HostRefused as refusal:
+                await self._go_back(refusal, taken)
+                if self.level is not Level.ACTIVATED:
+                    raise
+            except KeystoreError:  # the disk's trouble, not the host's
+                raise
+            except (HostAnswerInvalid, CryptoError) as problem:
+                if self._refused.get(what) != str(problem):
+                    self._refused[what] = str(problem)
+                    self._emit(RefreshRefused(at=self._clock.now(), what=what, reason=str(problem)))
+                raise
+            else:
+                self._refused.pop(what, None)
+                return
 
     async def _go_back(self, refusal: HostRefused, taken: set[Step]) -> None:
         step, known = WAYS_BACK.get((refusal.status, refusal.code)), ACTIVATION.table[self.level]
         if step is Step.TOKEN_EXPIRED and (refusal.call == "pos/attest" or step not in known):
             step = Step.BOOTSTRAPPED  # it is a signature that was refused, and its date may be to blame
         if step is None or step in taken or (step is not Step.BOOTSTRAPPED and step not in known):
+            self._heed_above(refusal)
             raise refusal
         taken.add(step)
         if step is Step.BOOTSTRAPPED:
-            await self._bootstrap()
+            await self._fetching.bootstrap()
         elif step is Step.TOKEN_EXPIRED:
-            self._drop_token()
+            self._fetching.drop_token()
         else:
-            self._fall(step)
+            self._standing.fall(step, refusal)
         if step is Step.VERSION_TOO_OLD:
             raise refusal
 
-    async def _lasting_token(self) -> str | None:
-        """A token that lasts to the end; None where taking a new one is a step of its own.
-
-        A host's tokens may all be shorter than our timeouts: a fresh one is good for half of its life, whatever
-        they are, or we would ask for tokens without end.
-        """
-        wanted = timedelta(seconds=CALLS_LEFT[self.level] * self._settings.host.read_timeout)
-        wanted = min(wanted, self._token_life / 2)
-        expires_at = self._record.token_expires_at
-        if not self._record.token or expires_at is None or expires_at - self._clock.now() < wanted:
-            self._drop_token()
-            if self.level is Level.CLAIMED:
-                return None
-            await self._attest()
-        return self._record.token
-
-    def _drop_token(self) -> None:
-        self._move(Step.TOKEN_EXPIRED, token="", token_expires_at=None)
+    def _heed_above(self, refusal: HostRefused) -> None:
+        """Not even allowed to ask for a code: revoked, where a device that nobody has claimed may ask."""
+        step = WAYS_BACK.get((refusal.status, refusal.code))
+        if step is Step.UNCLAIMED and step not in ACTIVATION.table[self.level]:
+            self._standing.note(REVOKED)
 
     def _keys_expired(self) -> bool:
         expires_at = self._keystore.key_set_expires_at
         return self.level is not Level.ATTESTED and expires_at is not None and expires_at <= self._clock.now()
 
     def _seconds_left(self) -> float:
-        expires_at = self._record.pairing_expires_at
+        expires_at = self._standing.record.pairing_expires_at
         return (expires_at - self._clock.now()).total_seconds() if expires_at else 0.0
 
     def _show_code(self, *, resumed: bool) -> None:
-        expires_at = self._record.pairing_expires_at
-        if expires_at is not None:
+        record = self._standing.record
+        if record.pairing_expires_at is not None:
             self._emit(
                 PairingCodeShown(
                     at=self._clock.now(),
-                    pairing_code=self._record.pairing_code,
-                    expires_at=expires_at,
+                    pairing_code=record.pairing_code,
+                    expires_at=record.pairing_expires_at,
                     resumed=resumed,
                 )
             )
 
-    def _downloading(self, received: int, total: int | None) -> None:
-        self._emit(Downloading(at=self._clock.now(), what="terminal parameters", received=received, total=total))
 
-
-def _keep(name: str, plaintext: bytes) -> Callable[[Draft], None]:
-    def change(draft: Draft) -> None:
-        draft.records[name] = plaintext
-
-    return change
-
-
-def _version(text: str) -> tuple[int, ...]:
-    """``0.10.2`` as (0, 10, 2); what is not a number counts as zero."""
-    return tuple(int(part) if part.isascii() and part.isdigit() else 0 for part in text.split("."))
+_CLAIMED = frozenset({Level.CLAIMED, *CALLS_LEFT} - {Level.ACTIVATED})
+"""Levels from which no person is needed on the way up."""

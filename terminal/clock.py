@@ -146,7 +146,7 @@ class HostClock:
         return self._heard(Verdict.MOVED, off)
 
     def jumped(self) -> timedelta:
-        """By how much the device's own clock has jumped since this was last asked; ours went on as if it had not."""
+        """By how much the device's own clock has jumped since this was last asked; ours went on without."""
         jumped, self._jumped = self._jumped, timedelta()
         return jumped
 

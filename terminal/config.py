@@ -10,7 +10,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from terminal.errors import HostAnswerInvalid
+from terminal.errors import AmountError, HostAnswerInvalid
+from terminal.money import Amount
+
+INTERVAL = range(1, 604_801)
+"""Seconds between two heartbeats, or two looks for updates: a second to a week."""
+_AMOUNT_DIGITS = 12
+"""As in an ISO 8583 amount."""
 
 T = TypeVar("T")
 
@@ -114,6 +120,46 @@ def parse_config(plaintext: bytes) -> Config:
 def parse_parameters(plaintext: bytes) -> Parameters:
     """The terminal parameters; raises HostAnswerInvalid naming the field."""
     return _parse("pos/terminal-parameters", plaintext, Parameters)
+
+
+def check_config(config: Config) -> None:
+    """Raise HostAnswerInvalid, naming the field, unless the numbers of a configuration make sense.
+
+    Amounts are minor units as digits, the currency is one of ISO 4217 or left out, and the intervals are ones that
+    neither flood a host nor let a terminal fall silent.
+    """
+
+    def refuse(field: str, problem: str) -> None:
+        raise HostAnswerInvalid("pos/config", field, problem)
+
+    security, currency = config.security, config.location.currency
+    for name, amount in (
+        ("contactless_limit", security.contactless_limit),
+        ("cvm_limit", security.cvm_limit),
+        ("offline.max_amount", security.offline.max_amount),
+        ("offline.max_total", security.offline.max_total),
+    ):
+        if not (amount.isascii() and amount.isdigit() and len(amount) <= _AMOUNT_DIGITS):
+            refuse(f"security.{name}", "it is not an amount in minor units")
+    for name, count in (("max_count", security.offline.max_count), ("max_age_sec", security.offline.max_age_sec)):
+        if count < 0:
+            refuse(f"security.offline.{name}", "it is below zero")
+    if currency:
+        try:
+            Amount(1, currency)
+        except AmountError:
+            refuse("location.currency", "it is not a currency of ISO 4217")
+    for name, seconds in (
+        ("heartbeat_sec", config.intervals.heartbeat_sec),
+        ("update_check_sec", config.intervals.update_check_sec),
+    ):
+        if seconds not in INTERVAL:
+            refuse(f"intervals.{name}", f"it is not between {INTERVAL.start} and {INTERVAL.stop - 1} seconds")
+
+
+def differing(before: Config, after: Config) -> tuple[str, ...]:
+    """The names of the parts that differ between two configurations."""
+    return tuple(name for name in Config.__struct_fields__ if getattr(before, name) != getattr(after, name))
 
 
 def _parse(call: str, plaintext: bytes, wanted: type[T]) -> T:

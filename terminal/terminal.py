@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from hw.errors import CardError, FramingError, TimedOut
 from hw.reader import Reader, open_reader
 from terminal import activation, guard
 from terminal.climb import CONFIG, Climb
-from terminal.clock import HostClock, Now, Random, system_now, system_random
+from terminal.clock import RELEASED, HostClock, Now, Random, system_now, system_random, system_steady
 from terminal.config import Config, parse_config
 from terminal.crypto import policy
 from terminal.crypto.keyblock import Tolerance
@@ -41,6 +42,7 @@ from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.money import Amount
 from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
 from terminal.settings import Settings
+from terminal.turn import Turn
 
 if TYPE_CHECKING:
     import httpx
@@ -68,7 +70,7 @@ class Terminal:
         self._vault, self._keystore, self._clock, self._random = vault, keystore, clock, random
         self._climb, self._exchange, self._events = climb, exchange, events
         self._reader, self._stack = reader, stack
-        self._turn = asyncio.Lock()
+        self._turn = Turn()
 
     @classmethod
     @asynccontextmanager
@@ -110,7 +112,9 @@ class Terminal:
                 stack.callback(journal.close)
             events = EventStream()
             stack.callback(events.close)
-            clock = HostClock(now)
+            steady = system_steady if now is system_now else asyncio.get_running_loop().time
+            step = timedelta(seconds=settings.clock_step)
+            clock = HostClock(now, steady=steady, floor=RELEASED, step=step)
             session = await stack.enter_async_context(
                 HostSession(settings.host, transport=transport, random=random)
             )
@@ -295,8 +299,8 @@ class Terminal:
             )
 
     async def _be_ready(self) -> None:
-        if self.level is not activation.Level.ACTIVATED:
-            raise NotReady(f"the terminal is not activated (it is at level {self.level.value!r})")
+        if (problem := self._climb.not_ready()) is not None:
+            raise problem
         expires_at = self._keystore.key_set_expires_at
         if expires_at is not None and expires_at <= self._clock.now():
             await self._climb.renew_keys()

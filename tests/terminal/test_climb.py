@@ -25,7 +25,15 @@ from terminal.errors import (
     KeyPolicyError,
     VersionTooOld,
 )
-from terminal.events import ClockMoved, Downloading, LevelLost, LevelReached, PairingCodeShown, PairingPolled
+from terminal.events import (
+    ClockMoved,
+    DeviceClockJumped,
+    Downloading,
+    LevelLost,
+    LevelReached,
+    PairingCodeShown,
+    PairingPolled,
+)
 from terminal.home import VAULT_FILE
 from terminal.money import Amount
 
@@ -430,22 +438,41 @@ def test_a_clock_that_is_far_off_follows_the_hosts(world, skew):
     assert world.run(main()) == [-skew]
 
 
-def test_a_clock_that_jumps_between_bootstrap_and_attestation_is_set_again(world):
+def test_an_attestation_that_is_refused_for_its_date_asks_for_the_time_and_tries_once_more(world):
+    async def main():
+        await world.provision()
+        world.fault({"match": {"call": "attest", "times": 1}, "do": "clock", "seconds": 7200})
+        async with world.terminal() as till:
+            await world.activate(till)
+            assert till.level is Level.ACTIVATED
+
+    world.run(main())
+    assert world.network.paths().count("POST /pos/bootstrap") == 2
+    assert world.network.paths().count("POST /pos/attest") == 2
+
+
+def test_a_devices_clock_that_jumps_in_the_middle_changes_nothing_and_is_told(world):
     async def main():
         await world.provision()
         async with world.terminal() as till:
-            events = till.events()
+            heard, events = [], till.events()
             task = asyncio.create_task(till.activate())
             while not isinstance(event := await anext(events), PairingCodeShown):
                 pass
             world.skew = 7200.0
             await world.claim(event.pairing_code)
             await task
-            assert till.level is Level.ACTIVATED
+            while not isinstance(event, LevelReached) or event.level != "activated":
+                heard.append(event := await anext(events))
+        world.network.requests.clear()
+        async with world.terminal() as till:
+            await till.charge(Amount(1250, "EUR"), reference="r", card=ManualCard("4111111111111111", "2812"))
+        return heard
 
-    world.run(main())
-    assert world.network.paths().count("POST /pos/bootstrap") == 2
-    assert world.network.paths().count("POST /pos/attest") == 2
+    heard = world.run(main())
+    assert [event.seconds for event in heard if isinstance(event, DeviceClockJumped)] == [7200]
+    assert not [event for event in heard if isinstance(event, ClockMoved)]
+    assert world.network.paths() == ["POST /pos/charge"]
 
 
 # -- answers that must not be believed ---------------------------------------------------------------------------

@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from terminal.clock import HostClock, parse_rfc3339, rfc3339
+from terminal.clock import HostClock, Verdict, parse_rfc3339, rfc3339
 
 NOON = datetime(2025, 12, 13, 12, 0, tzinfo=UTC)
 
 
 def test_the_hosts_clock_is_followed_and_the_move_is_told():
     clock = HostClock(lambda: NOON)
-    assert clock.follow(NOON + timedelta(hours=1)) == timedelta(hours=1)
+    assert clock.follow(NOON + timedelta(hours=1)) == (Verdict.MOVED, timedelta(hours=1))
     assert clock.now() == NOON + timedelta(hours=1)
-    assert clock.follow(NOON + timedelta(minutes=59)) == timedelta(minutes=-1)
+    assert clock.follow(NOON + timedelta(minutes=59)) == (Verdict.MOVED, timedelta(minutes=-1))
     assert clock.now() == NOON + timedelta(minutes=59)
 
 
