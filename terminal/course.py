@@ -29,7 +29,7 @@ class Mended(StrEnum):
     """The host has refused a sending without acting on it, and what it named has been put right."""
 
     KEYS = "keys"
-    """It had replaced the key set: there is a new one."""
+    """It had replaced the key set: there is a new one. Comes once a round at most, and so does the other."""
     CLOCK = "clock"
     """The date was wrong: it is right."""
 
@@ -133,9 +133,11 @@ def course(payment: Payment, looking: Looking, *, wary: bool = False, owed: bool
                 return Ended(payment, act)
         elif act in SENDING:
             payment, reply = yield from _send(payment, act)
-            done, sought = done | {act}, Sought.NOT_YET
+            sought = Sought.NOT_YET
             if reply is Reply.UNREACHABLE:
                 return Ended(payment, act)
+            if not isinstance(reply, Mended):
+                done = done | {act}
         elif act in UNDOING:
             child = yield Begin(payment, UNDOING[act])
             assert isinstance(child, Payment)
@@ -148,10 +150,12 @@ def course(payment: Payment, looking: Looking, *, wary: bool = False, owed: bool
 
 def _send(
     payment: Payment, act: Act, *, fresh: bool = False, owed: bool = False
-) -> Generator[Effect, Payment | Heard, tuple[Payment, Reply]]:
-    """Write, send, write. What a refusal lets us put right is put right, and the same sent once more.
+) -> Generator[Effect, Payment | Heard, tuple[Payment, Reply | Mended]]:
+    """Write, send, write.
 
-    ``fresh``: this is the first sending of all, and what was sealed can be sealed again.
+    ``fresh``: this is the first sending of all. What a refusal of it lets us put right is put right, and the same
+    sent once more, sealed again where the host has certainly not acted. After another sending that was mended all
+    is decided anew: with the right time, the host may be known to have forgotten.
     """
     sent_before = not fresh and act is not Act.FORWARD
     before = None if fresh else WRITTEN_BEFORE[act]
@@ -163,13 +167,15 @@ def _send(
         payment, reply = heard.payment, heard.reply
         if isinstance(reply, Reply):
             break
+        assert reply is not None
+        if not fresh:
+            return payment, reply
         sent_before = sent_before or heard.doubt
-        if payment.state is State.ABANDONED and act is not Act.SEND_TO_CANCEL:
+        if payment.state is not State.IN_FLIGHT:
             reply = Reply.REFUSED  # the shopper has left meanwhile: it does not go out again
             break
-        sealable = fresh and not sent_before and payment.kind is not Kind.CANCEL
-        repeated = WRITTEN_BEFORE[Act.SEND if act is Act.FORWARD else act]
-        before = Happened.SEALED_AGAIN if reply is Mended.KEYS and sealable else repeated
+        sealing = reply is Mended.KEYS and not sent_before and payment.kind is not Kind.CANCEL
+        before = Happened.SEALED_AGAIN if sealing else Happened.SENT_AGAIN
     offline = heard.offline and payment.state is State.IN_FLIGHT
     happened = conclude(payment, reply, sent_before=sent_before, owed=owed, offline=offline)
     return (yield from _write(payment, happened, heard.facts)), reply
