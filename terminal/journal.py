@@ -1,75 +1,89 @@
 """The durable record: what was asked and what came of it, written before anything leaves the device.
 
-One SQLite file in WAL mode with full synchronisation, one writer. ``records`` is append-only, each row bound
-to the one before by a running SHA-256, and is the truth; ``payments`` is what the records add up to, kept for
-look-ups. ``outbox`` holds the sealed request of each payment whose outcome is not known, so that a repeat
-sends the same bytes; the row is destroyed when the outcome is (SQLite overwrites it: ``secure_delete``).
+One SQLite file in WAL mode with full synchronisation, one writer. ``records`` is append-only, each row bound to the
+one before by a running SHA-256 (``journal_chain``), and is the truth; what the records add up to is in memory and,
+up to the last checkpoint, in tables (``journal_tables``). The sealed request of each open payment lies in a side
+store under a key of its own that is destroyed with the outcome (``side_store``). A payment that is asked and
+answered is two commits, each one synchronisation; what else has to be done comes between payments (``tidy``).
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from terminal.clock import rfc3339
+from terminal.clock import Random, parse_rfc3339, rfc3339, system_random
 from terminal.disk import REAL, Disk
-from terminal.errors import AmountError, IllegalEvent, JournalDamaged, JournalError, JournalUnwritable
-from terminal.journal_file import RESTORE, SCHEMA, checked_id, closed_on_error, connect, translated
-from terminal.payment import PAYMENT, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, Payment, State
+from terminal.errors import JournalDamaged, JournalError, JournalUnwritable
+from terminal.journal_chain import (
+    Care,
+    Known,
+    Record,
+    SealedRequest,
+    first_digest,
+    spelt,
+    walk,
+)
+from terminal.journal_check import check
+from terminal.journal_compaction import Bucket, Total, compact, totals
+from terminal.journal_file import (
+    SCHEMA,
+    checked_id,
+    closed_on_error,
+    connect,
+    keys_path,
+    translated,
+)
+from terminal.journal_store import Store
+from terminal.money import Amount
+from terminal.payment import WITHOUT_EFFECT, Happened, Kind, Payment, State, effect_on_charge
+from terminal.side_store import Slots
 
-TAIL = 256
-"""Records whose chain is checked at every start; ``verify`` checks them all."""
-
-_BY_CHARGE_ID = "charge_id = ? AND charge_id <> ''"
+TIDY: Final = 64
+"""Records after which there is something to tidy."""
+RECENT: Final = 1000
+"""How many of the latest payments ``recent`` looks at."""
+_BY_CHARGE_ID: Final = "charge_id = ? AND charge_id <> ''"
 """Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
 
-
-@dataclass(frozen=True, slots=True)
-class SealedRequest:
-    """The bytes that travel, and the key set that sealed them (and so signs them)."""
-
-    key_set_id: str
-    body: bytes = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of the chain: ``facts`` are the fields of the payment that changed."""
-
-    seq: int
-    at: str
-    payment_id: str
-    happened: Happened
-    facts: dict[str, Any]
+__all__ = ["Care", "Journal", "Record", "SealedRequest"]
 
 
 class Journal:
     """See the module. Use ``create`` once, then ``open``; ``read`` looks without writing.
 
     Every method may raise JournalUnwritable (read-only, disk full) or JournalDamaged; a call that raised has
-    changed nothing.
+    changed nothing. After a synchronisation that failed nobody knows what the disk holds: every later write is
+    refused until the journal is opened anew.
     """
 
-    def __init__(self, path: Path, db: sqlite3.Connection, journal_id: str) -> None:
-        self.path, self.id = path, journal_id
-        self._db = db
-        self._seq, self._digest = 0, _start(journal_id)
-        self._torn = False
+    def __init__(self, store: Store, journal_id: str) -> None:
+        self.path, self.id = store.path, journal_id
+        self._store = store
 
     # -- opening --------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, path: Path, journal_id: str, *, disk: Disk = REAL) -> Journal:
-        """A new, empty journal (mode 0600); raises JournalError where the file exists."""
+    def create(
+        cls,
+        path: Path,
+        journal_id: str,
+        *,
+        after: int = 0,
+        disk: Disk = REAL,
+        random: Random = system_random,
+    ) -> Journal:
+        """A new, empty journal (mode 0600); raises JournalError where the file exists.
+
+        ``after``: its records are numbered from the next one on (for a journal that follows another).
+        """
         try:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except FileExistsError:
@@ -78,16 +92,32 @@ class Journal:
             raise JournalUnwritable(f"{path} cannot be created: {error.strerror}") from None
         with translated(path):
             db = connect(path, disk)
-            db.executescript("BEGIN;" + SCHEMA)
-            db.execute("INSERT INTO journal VALUES (?)", (journal_id,))
-            db.execute("COMMIT")
-        return cls(path, db, journal_id)
+            with closed_on_error(db):
+                digest = first_digest(journal_id)
+                db.execute("BEGIN IMMEDIATE")
+                for statement in SCHEMA:
+                    db.execute(statement)
+                db.execute(
+                    "INSERT INTO journal VALUES (?, ?, ?, ?, ?, 0)", (journal_id, after, digest, after, digest)
+                )
+                db.execute("COMMIT")
+                keys_path(path).unlink(missing_ok=True)
+                return cls._opened(path, db, journal_id, disk, random)
 
     @classmethod
-    def open(cls, path: Path, journal_id: str | None = None, *, disk: Disk = REAL) -> Journal:
+    def open(
+        cls,
+        path: Path,
+        journal_id: str | None = None,
+        *,
+        at_least: int = 0,
+        disk: Disk = REAL,
+        random: Random = system_random,
+    ) -> Journal:
         """The journal at ``path``, for writing; it must be the one with ``journal_id`` where that is given.
 
-        Raises JournalDamaged (missing, truncated, not ours, chain broken) or JournalTooNew.
+        ``at_least`` is the number of a record that it is known to have had. Raises JournalDamaged (missing,
+        truncated, not ours, older than that, chain broken since the last checkpoint) or JournalTooNew.
         """
         if not path.is_file():
             raise JournalDamaged(
@@ -96,7 +126,10 @@ class Journal:
         if not os.access(path, os.W_OK):
             raise JournalUnwritable(f"{path} is read-only", advice="Give the user of till the right to write it.")
         with translated(path):
-            return cls._adopted(path, connect(path, disk), journal_id)
+            db = connect(path, disk)
+            with closed_on_error(db):
+                journal = cls._opened(path, db, checked_id(path, db, journal_id), disk, random, at_least)
+        return journal
 
     @classmethod
     def read(cls, path: Path) -> Journal:
@@ -107,227 +140,241 @@ class Journal:
             )
         with translated(path):
             db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            return cls._adopted(path, db, None)
-
-    @classmethod
-    def _adopted(cls, path: Path, db: sqlite3.Connection, journal_id: str | None) -> Journal:
-        with closed_on_error(db):
-            journal = cls(path, db, checked_id(path, db, journal_id))
-            journal._adopt_tail()
+            with closed_on_error(db):
+                journal = cls(Store(path, db, None), checked_id(path, db, None))
+                journal._store.fresh()
         return journal
 
+    @classmethod
+    def _opened(
+        cls, path: Path, db: sqlite3.Connection, journal_id: str, disk: Disk, random: Random, at_least: int = 0
+    ) -> Journal:
+        slots = Slots(keys_path(path), disk, random)
+        store = Store(path, db, slots)
+        store.fresh()
+        if store.tables.seq < at_least:
+            raise JournalDamaged(
+                f"{path} has {store.tables.seq} records, and had {at_least} when the vault was last written: it is "
+                "an old copy",
+                advice="Put the newest copy back, or set this one aside: `till journal --set-aside`.",
+            )
+        with store.damage():
+            slots.open({known.mark.slot for known in store.open_payments() if known.mark})
+            store.wake()
+        return cls(store, journal_id)
+
     def close(self) -> None:
-        """Close the file; the journal cannot be used any more."""
-        with translated(self.path):
-            self._db.close()
+        """Tidy, and close the file; the journal cannot be used any more."""
+        self._store.close()
 
     # -- writing --------------------------------------------------------------------------------------------
 
     def begin(self, payment: Payment, request: SealedRequest | None) -> Payment:
-        """Write a new payment and its sealed request in one commit; only then may a byte leave."""
-        with self._transaction(payment.created_at) as append:
-            begun = append(replace(payment, state=State.NEW), Happened.JOURNALLED)
-            if request is not None:
-                self._db.execute(
-                    "INSERT INTO outbox VALUES (?, ?, ?)", (payment.id, request.key_set_id, request.body)
-                )
-        return begun
+        """Write a new payment and its sealed request in one commit; only then may a byte leave.
 
-    def record(self, payment_id: str, happened: Happened, at: datetime, **facts: Any) -> Payment:
+        Raises JournalError where a payment of this id has begun already.
+        """
+        if self._known(payment.id) is not None:
+            raise JournalError(f"the payment {payment.id!r} has begun already")
+        payment = replace(payment, state=State.NEW)
+        with self._store.transaction(payment.created_at) as append:
+            append(payment.id, Happened.JOURNALLED, spelt(payment), self._store.put_by(payment.id, request))
+        return self._required(payment.id).payment
+
+    def record(
+        self,
+        payment_id: str,
+        happened: Happened,
+        at: datetime,
+        *,
+        request: SealedRequest | None = None,
+        **facts: Any,
+    ) -> Payment:
         """Write what happened to a payment; ``facts`` are fields of Payment that changed with it.
 
-        An approved refund or cancel changes the charge that it concerns in the same commit. Raises
-        IllegalEvent where the payment's state does not know the event.
+        ``request`` takes the place of the payment's sealed request. What a refund or cancel does to its charge
+        (``payment.effect_on_charge``) is written in the same commit. Raises IllegalEvent where the payment's
+        state does not know the event.
         """
-        payment = self.payment(payment_id)
-        with self._transaction(at) as append:
-            after = append(payment, happened, **facts)
-            if after.state not in UNRESOLVED:
-                self._db.execute("DELETE FROM outbox WHERE payment_id = ?", (payment_id,))
-            if after.parent and after.state is State.APPROVED:
-                charge = self.payment(after.parent)
-                if after.kind is Kind.CANCEL:
-                    append(charge, Happened.CANCELED)
-                else:
-                    refunded = charge.refunded + after.amount.minor
-                    whole = charge.approved is not None and refunded == charge.approved.minor
-                    append(charge, Happened.REFUNDED if whole else Happened.REFUNDED_IN_PART, refunded=refunded)
-        return after
+        before = self._required(payment_id)
+        with self._store.transaction(at) as append:
+            append(payment_id, happened, msgspec.to_builtins(facts), self._store.put_by(payment_id, request))
+            payment = self._required(payment_id).payment
+            if payment.parent and payment.state is not before.payment.state:
+                charge = self._required(payment.parent).payment
+                if (effect := effect_on_charge(payment, charge)) is not None:
+                    changed = {} if effect[1] == charge.refunded else {"refunded": effect[1]}
+                    append(charge.id, effect[0], changed)
+        self._store.destroy(before)
+        return payment
 
     def seal_again(self, payment_id: str, request: SealedRequest, at: datetime) -> Payment:
         """Replace the sealed request of a payment that the host has certainly not acted on."""
-        with self._transaction(at) as append:
-            after = append(self.payment(payment_id), Happened.SEALED_AGAIN)
-            self._db.execute(
-                "UPDATE outbox SET key_set_id = ?, body = ? WHERE payment_id = ?",
-                (request.key_set_id, request.body, payment_id),
-            )
-        return after
+        return self.record(payment_id, Happened.SEALED_AGAIN, at, request=request)
+
+    def acknowledge(self, payment_ids: Iterable[str]) -> None:
+        """The till knows the outcomes of these payments. Written with the next record, or when tidying: if the
+        power fails before that, the outcomes are given once more."""
+        self._store.fresh()
+        with self._store.damage():
+            self._store.acknowledge(payment_ids)
+
+    def tidy(self, *, whole: bool = False) -> None:
+        """What belongs between payments: the checkpoint of the tables, new keys, and SQLite's WAL written back.
+
+        Does nothing for as long as there is little to do, unless ``whole``.
+        """
+        self._store.tidy(least=0 if whole else TIDY)
 
     # -- reading --------------------------------------------------------------------------------------------
 
+    @property
+    def seq(self) -> int:
+        """The number of the last record: what a vault notes, so that an older journal is noticed."""
+        return self._store.tables.seq
+
+    @property
+    def last_at(self) -> datetime | None:
+        """When the last record was written; None in an empty journal."""
+        self._store.fresh()
+        with self._store.damage():
+            return parse_rfc3339(self._store.tables.last_at) if self._store.tables.last_at else None
+
     def payment(self, payment_id: str) -> Payment:
         """One payment by our id; raises JournalError where there is none."""
-        found = self._payments("id = ?", payment_id)
-        if not found:
-            raise JournalError(f"there is no payment {payment_id!r} in {self.path}")
-        return found[0]
+        return self._required(payment_id).payment
 
     def charge_by_reference(self, reference: str) -> Payment | None:
         """The charge of this reference that has, or may yet have, an effect; else the last one without."""
-        charges = self._payments("kind = 'charge' AND reference = ?", reference)
+        charges = self._charges(reference)
         standing = [charge for charge in charges if charge.state not in WITHOUT_EFFECT]
         found = standing or charges
         return found[-1] if found else None
 
     def charge_by_charge_id(self, charge_id: str) -> Payment | None:
         """The charge to which the host gave this id."""
-        found = self._payments(f"{_BY_CHARGE_ID} AND kind = 'charge'", charge_id) if charge_id else []
+        found = [p for p in self._of_charge_id(charge_id) if p.kind is Kind.CHARGE]
         return found[-1] if found else None
 
+    def count(self, kind: Kind, of: str) -> int:
+        """How many payments of a kind there are: charges of a reference, refunds or cancels of a charge id."""
+        if kind is Kind.CHARGE:
+            return len(self._charges(of))
+        return sum(payment.kind is kind for payment in self._of_charge_id(of))
+
+    def recent(self, card: str, amount: Amount, since: datetime) -> list[Payment]:
+        """Charges of that card (its keyed hash) and amount begun at ``since`` or later, oldest first, among the
+        latest thousand payments."""
+        self._store.fresh()
+        with self._store.damage():
+            latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since, RECENT))
+        found = [known.payment for known in reversed(latest)]
+        return [p for p in found if card and p.kind is Kind.CHARGE and (p.card, p.amount) == (card, amount)]
+
     def unresolved(self) -> list[Payment]:
-        """Payments whose outcome is not known, oldest first."""
-        return self._payments("state IN ('in_flight', 'in_doubt', 'pending')")
+        """Payments with which something is still to be done (``payment.OPEN``), oldest first."""
+        self._store.fresh()
+        with self._store.damage():
+            return [known.payment for known in self._store.open_payments()]
+
+    def outcomes(self) -> list[Payment]:
+        """Payments with an outcome that has not been acknowledged, oldest first."""
+        return self._payments("news = 1", (), lambda known: known.news)
 
     def payments(self) -> list[Payment]:
         """Every payment, oldest first."""
-        return self._payments("1")
+        return self._payments("1", (), lambda known: True)
 
     def concerning(self, charge: Payment) -> list[Payment]:
         """The refunds and cancels of a charge, oldest first."""
-        return [p for p in self._payments(_BY_CHARGE_ID, charge.charge_id) if p.parent == charge.id]
+        return [p for p in self._of_charge_id(charge.charge_id) if p.parent == charge.id]
 
     def request(self, payment_id: str) -> SealedRequest | None:
-        """The sealed request of a payment whose outcome is not known."""
-        row = self._rows("SELECT key_set_id, body FROM outbox WHERE payment_id = ?", payment_id)
-        return SealedRequest(*row[0]) if row else None
+        """The sealed request of an open payment; None where there is none, or where its key is lost."""
+        known = self._known(payment_id)
+        if known is None or known.mark is None or self._store.slots is None:
+            return None
+        with self._store.damage():
+            return self._store.request(payment_id, known.mark)
 
     def records(self) -> Iterator[Record]:
         """The chain from its start; raises JournalDamaged at the first link that does not hold."""
-        digest = _start(self.id)
-        for expected, row in enumerate(self._rows("SELECT * FROM records ORDER BY seq"), start=1):
-            digest = self._check_link(expected, digest, row)
-            seq, at, payment_id, happened, facts, _ = row
-            yield Record(seq, at, payment_id, Happened(happened), msgspec.json.decode(facts))
+        self._store.fresh()
+        with self._store.damage():
+            for record, _ in walk(self._store.rows(), self._store.tables.base, self._store.tables.base_digest):
+                yield record
 
     def verify(self) -> int:
         """Check the whole chain, and that the payments are what it adds up to; the number of records.
 
         Raises JournalDamaged, naming the record or the payment.
         """
-        folded: dict[str, Payment] = {}
-        count = 0
-        for record in self.records():
-            count += 1
+        self._store.fresh()
+        with self._store.damage():
+            self._store.db.execute("BEGIN")
             try:
-                if record.happened is Happened.JOURNALLED:
-                    before = msgspec.convert(record.facts, Payment)
-                else:
-                    before = folded[record.payment_id]
-                folded[record.payment_id] = _after(before, record.happened, record.facts)
-            except (KeyError, IllegalEvent, msgspec.ValidationError):
-                raise JournalDamaged(
-                    f"{self.path}: record {record.seq} does not follow from those before it", advice=RESTORE
-                ) from None
-        kept = {payment.id: payment for payment in self.payments()}
-        for payment_id in kept.keys() | folded.keys():
-            if kept.get(payment_id) != folded.get(payment_id):
-                raise JournalDamaged(
-                    f"{self.path}: payment {payment_id} is not what its records add up to", advice=RESTORE
-                )
-        return count
+                if self._store.slots is None:  # another process may have written just now
+                    self._store.tables.adopt()
+                return check(self._store.db, self._store.rows(), self._store.tables, first_digest(self.id))
+            finally:
+                self._store.db.execute("ROLLBACK")
+
+    # -- care -----------------------------------------------------------------------------------------------
+
+    def compact(self, before: datetime, at: datetime, scheme: Callable[[str], str]) -> int:
+        """Remove the records older than ``before``, and the payments that ended before it; the number of payments.
+
+        What was taken and given back stays in the totals; ``scheme`` names a card scheme by its masked PAN. A
+        payment that is open, not acknowledged or changed since stays whole, and so does what belongs to it.
+        """
+        self.tidy(whole=True)
+        with self._store.damage():
+            with self._store.transaction(at) as append:
+                done = compact(self._store.db, self._store.rows(), self._store.tables, rfc3339(before), scheme)
+                if done is not None:
+                    append("", Care.COMPACTED, done.facts)
+            if done is None:
+                return 0
+            self._store.forget()
+            self.tidy(whole=True)
+        return done.payments
+
+    def totals(self, scheme: Callable[[str], str]) -> dict[Bucket, Total]:
+        """What was asked and what came of it, by day, currency, scheme, entry mode, kind and state: of every
+        payment, those that compaction removed among them."""
+        self._store.fresh()
+        with self._store.damage():
+            return totals(self._store.db, self.payments(), scheme)
 
     # -- below ----------------------------------------------------------------------------------------------
 
-    @contextlib.contextmanager
-    def _transaction(self, at: datetime) -> Iterator[_Append]:
-        with translated(self.path):
-            if self._torn:
-                self._adopt_tail()
-            self._db.execute("BEGIN IMMEDIATE")
-            self._torn = True
-            try:
-                yield _Append(self, rfc3339(at))
-                self._db.execute("COMMIT")
-                self._torn = False
-            except BaseException:
-                # Whether the commit took place before this came, only the file knows: the next write asks it.
-                with contextlib.suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
-                raise
+    def _known(self, payment_id: str) -> Known | None:
+        self._store.fresh()
+        with self._store.damage():
+            return self._store.tables.known(payment_id)
 
-    def _append(self, at: str, payment: Payment, happened: Happened, facts: dict[str, Any]) -> Payment:
-        first = happened is Happened.JOURNALLED
-        encoded = msgspec.json.encode(payment if first else facts)
-        after = _after(payment, happened, facts)
-        self._seq += 1
-        self._digest = _link(self._digest, self._seq, at, payment.id, happened, encoded)
-        self._db.execute(
-            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)",
-            (self._seq, at, payment.id, happened, encoded, self._digest),
+    def _required(self, payment_id: str) -> Known:
+        known = self._known(payment_id)
+        if known is None:
+            raise JournalError(f"there is no payment {payment_id!r} in {self.path}")
+        return known
+
+    def _select(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Known]:
+        self._store.fresh()
+        with self._store.damage():
+            return self._store.tables.select(where, values, fits)
+
+    def _payments(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Payment]:
+        return [known.payment for known in self._select(where, values, fits)]
+
+    def _charges(self, reference: str) -> list[Payment]:
+        return self._payments(
+            "kind = 'charge' AND reference = ?",
+            (reference,),
+            lambda known: known.payment.reference == reference and known.payment.kind is Kind.CHARGE,
         )
-        self._db.execute(
-            "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-            "charge_id = excluded.charge_id, state = excluded.state, facts = excluded.facts",
-            (after.id, after.kind, after.reference, after.charge_id, after.state, msgspec.json.encode(after)),
-        )
-        return after
 
-    def _payments(self, where: str, *values: str) -> list[Payment]:
-        # ``where`` is always one of the literals in this module.
-        rows = self._rows(f"SELECT facts FROM payments WHERE {where} ORDER BY rowid", *values)  # noqa: S608
-        try:
-            return [msgspec.json.decode(row[0], type=Payment) for row in rows]
-        except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AmountError):
-            raise JournalDamaged(f"{self.path}: a payment cannot be read", advice=RESTORE) from None
-
-    def _rows(self, sql: str, *values: str | int) -> list[Any]:
-        with translated(self.path):
-            return self._db.execute(sql, values).fetchall()
-
-    def _adopt_tail(self) -> None:
-        rows = self._rows("SELECT * FROM records ORDER BY seq DESC LIMIT ?", TAIL + 1)[::-1]
-        digest, first = _start(self.id), 1
-        if len(rows) > TAIL:  # the oldest of them only lends its digest
-            digest, first, rows = rows[0][5], rows[0][0] + 1, rows[1:]
-        for expected, row in enumerate(rows, start=first):
-            digest = self._check_link(expected, digest, row)
-        self._seq, self._digest, self._torn = (rows[-1][0] if rows else 0), digest, False
-
-    def _check_link(self, expected: int, digest: bytes, row: tuple[Any, ...]) -> bytes:
-        whole = row[0] == expected and tuple(map(type, row)) == (int, str, str, str, bytes, bytes)
-        if not whole or row[5] != (digest := _link(digest, *row[:5])):
-            raise JournalDamaged(f"{self.path}: the chain breaks at record {expected}", advice=RESTORE)
-        return digest
-
-
-@dataclass(frozen=True, slots=True)
-class _Append:
-    """Appends records inside one transaction."""
-
-    journal: Journal
-    at: str
-
-    def __call__(self, payment: Payment, happened: Happened, **facts: Any) -> Payment:
-        return self.journal._append(self.at, payment, happened, facts)
-
-
-def _after(payment: Payment, happened: Happened, facts: dict[str, Any]) -> Payment:
-    state = PAYMENT.step(payment.state, happened)
-    if happened is Happened.JOURNALLED:
-        return replace(payment, state=state)
-    if facts:
-        known = msgspec.to_builtins(payment) | msgspec.to_builtins(facts)
-        payment = msgspec.convert(known, Payment)
-    return replace(payment, state=state)
-
-
-def _start(journal_id: str) -> bytes:
-    """What the first record is bound to."""
-    return hashlib.sha256(journal_id.encode()).digest()
-
-
-def _link(before: bytes, seq: int, at: str, payment_id: str, happened: str, facts: bytes) -> bytes:
-    """SHA-256 over the digest before and the row, each part led by its length."""
-    parts = (before, str(seq).encode(), at.encode(), payment_id.encode(), happened.encode(), facts)
-    return hashlib.sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+    def _of_charge_id(self, charge_id: str) -> list[Payment]:
+        if not charge_id:
+            return []
+        return self._payments(_BY_CHARGE_ID, (charge_id,), lambda known: known.payment.charge_id == charge_id)

@@ -3,49 +3,71 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from terminal.disk import Disk
 from terminal.errors import JournalDamaged, JournalTooNew, JournalUnwritable
 
 FILE_NAME = "journal.db"
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x5449_4C4C  # "TILL"
-RESTORE = "Keep the file as it is for an examination, and restore a backup or start a new home."
+PAGE: Final = 1024
+"""Bytes of a page. A commit writes every page that it touches whole, and a record has some 300 bytes."""
+RESTORE = "Keep the file as it is for an examination, and set it aside: `till journal --set-aside`."
 
-SCHEMA = f"""
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {FORMAT};
-CREATE TABLE journal (id TEXT PRIMARY KEY);
-CREATE TABLE records (
-    seq INTEGER PRIMARY KEY,
-    at TEXT NOT NULL,
-    payment_id TEXT NOT NULL,
-    happened TEXT NOT NULL,
-    facts BLOB NOT NULL,
-    digest BLOB NOT NULL
-);
-CREATE TRIGGER records_are_kept BEFORE DELETE ON records BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER records_stand BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TABLE payments (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    reference TEXT NOT NULL,
-    charge_id TEXT NOT NULL,
-    state TEXT NOT NULL,
-    facts BLOB NOT NULL
-);
-CREATE INDEX payments_by_reference ON payments (reference) WHERE kind = 'charge';
-CREATE INDEX payments_by_charge_id ON payments (charge_id) WHERE charge_id <> '';
-CREATE INDEX payments_by_state ON payments (state) WHERE state IN ('in_flight', 'in_doubt', 'pending');
-CREATE TABLE outbox (payment_id TEXT PRIMARY KEY, key_set_id TEXT NOT NULL, body BLOB NOT NULL);
-"""
+SCHEMA: Final = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {FORMAT}",
+    """CREATE TABLE journal (
+        id TEXT NOT NULL,
+        base INTEGER NOT NULL, base_digest BLOB NOT NULL,
+        checkpoint INTEGER NOT NULL, checkpoint_digest BLOB NOT NULL,
+        woken INTEGER NOT NULL
+    )""",
+    """CREATE TABLE records (
+        seq INTEGER PRIMARY KEY,
+        at TEXT NOT NULL,
+        payment_id TEXT NOT NULL,
+        happened TEXT NOT NULL,
+        facts BLOB NOT NULL,
+        digest BLOB NOT NULL
+    )""",
+    """CREATE TRIGGER records_are_kept BEFORE DELETE ON records WHEN OLD.seq > (SELECT base FROM journal)
+    BEGIN SELECT RAISE(ABORT, 'append-only'); END""",
+    "CREATE TRIGGER records_stand BEFORE UPDATE ON records BEGIN SELECT RAISE(ABORT, 'append-only'); END",
+    """CREATE TABLE payments (
+        begun INTEGER PRIMARY KEY,
+        id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        charge_id TEXT NOT NULL,
+        open INTEGER NOT NULL,
+        news INTEGER NOT NULL,
+        mark BLOB,
+        facts BLOB NOT NULL
+    )""",
+    "CREATE UNIQUE INDEX payments_by_id ON payments (id)",
+    "CREATE INDEX payments_by_reference ON payments (reference) WHERE kind = 'charge'",
+    "CREATE INDEX payments_by_charge_id ON payments (charge_id) WHERE charge_id <> ''",
+    "CREATE INDEX payments_open ON payments (begun) WHERE open = 1",
+    "CREATE INDEX payments_news ON payments (begun) WHERE news = 1",
+    "CREATE TABLE sealed (slot INTEGER PRIMARY KEY, body BLOB NOT NULL)",
+    "CREATE TABLE base (begun INTEGER PRIMARY KEY, facts BLOB NOT NULL)",
+    "CREATE TABLE totals (key TEXT PRIMARY KEY, count INTEGER NOT NULL, minor INTEGER NOT NULL) WITHOUT ROWID",
+)
+
+
+def keys_path(path: Path) -> Path:
+    """The file of the side store's keys, beside the journal."""
+    return path.with_suffix(".keys")
 
 
 def checked_id(path: Path, db: sqlite3.Connection, journal_id: str | None) -> str:
-    """The journal's own id, once it is sound, ours, of a format that we know, and the one expected.
+    """The journal's own id, once it is ours, of a format that we know, and the one expected.
 
     Raises JournalDamaged or JournalTooNew.
     """
@@ -56,8 +78,11 @@ def checked_id(path: Path, db: sqlite3.Connection, journal_id: str | None) -> st
             f"{path} has format {version}; this program knows formats up to {FORMAT}",
             advice="Run the newer version that wrote it.",
         )
-    if (verdict := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-        raise JournalDamaged(f"{path} is damaged: {verdict}", advice=RESTORE)
+    if version < FORMAT:
+        raise JournalDamaged(
+            f"{path} has format {version}, which no released version wrote",
+            advice="Move it away, and start a new home.",
+        )
     found = db.execute("SELECT id FROM journal").fetchone()
     if found is None or (journal_id is not None and found[0] != journal_id):
         raise JournalDamaged(f"{path} is the journal of another terminal", advice=RESTORE)
@@ -81,11 +106,16 @@ def closed_on_error(db: sqlite3.Connection) -> Iterator[None]:
 
 
 def connect(path: Path, disk: Disk) -> sqlite3.Connection:
-    """A connection for writing: WAL, every commit synchronised, what is deleted overwritten."""
+    """A connection for writing: WAL, every commit synchronised, what is deleted overwritten.
+
+    SQLite's own checkpoints are off: they come between payments.
+    """
     db = disk.connect(path)
+    db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA secure_delete = ON")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
     return db
 
 
@@ -103,16 +133,21 @@ _UNWRITABLE = {
 }
 
 
+def code_of(error: BaseException) -> int:
+    """SQLite's primary result code, or 0."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+
+
 @contextlib.contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """SQLite's errors as JournalUnwritable or JournalDamaged, naming the file."""
+    """SQLite's errors, and the disk's, as JournalUnwritable or JournalDamaged, naming the file."""
+    advice = "Free or repair the disk, then ask again with the same reference."
     try:
         yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        code = (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
-        if why := _UNWRITABLE.get(code):
-            raise JournalUnwritable(
-                f"{path} cannot be written: {why}",
-                advice="Free or repair the disk, then ask again with the same reference.",
-            ) from None
+    except (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError) as error:
+        if why := _UNWRITABLE.get(code_of(error)):
+            raise JournalUnwritable(f"{path} cannot be written: {why}", advice=advice) from None
         raise JournalDamaged(f"{path} is damaged: {error}", advice=RESTORE) from None
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else "the disk failed"
+        raise JournalUnwritable(f"{path} cannot be written: {why}", advice=advice) from None

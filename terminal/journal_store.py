@@ -1,0 +1,234 @@
+"""The journal's store: one connection, what it holds in memory, and how a commit is made and distrusted."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from terminal import side_store
+from terminal.clock import rfc3339
+from terminal.errors import JournalDamaged, JournalUnwritable
+from terminal.journal_chain import Broken, Care, Known, Mark, Record, SealedRequest, encoded, link
+from terminal.journal_check import Unsound
+from terminal.journal_file import RESTORE, code_of, translated
+from terminal.journal_tables import EVERY, Tables, Unreadable
+from terminal.payment import OPEN, Happened
+from terminal.side_store import Slots, SyncFailed
+
+WAL_LIMIT: Final = 4096
+"""Commits after which SQLite's WAL is written back even in the middle of a payment."""
+_FETCH: Final = 1024
+
+Append = Callable[..., None]
+"""``append(payment_id, happened, facts, mark=None)``: a record, inside a transaction."""
+
+
+class Store:
+    """``slots`` is None where the journal is only read."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection, slots: Slots | None) -> None:
+        self.path, self.db, self.slots = path, db, slots
+        self.tables = Tables(db)
+        self._acknowledged: list[str] = []
+        self._torn, self._refused, self._version, self._commits = True, "", -1, 0
+
+    def fresh(self) -> None:
+        """Have in memory what the file holds: after a write that failed, and where another process writes."""
+        with self.damage():
+            if self.slots is None:
+                version = self.db.execute("PRAGMA data_version").fetchone()[0]
+                self._torn, self._version = self._torn or version != self._version, version
+            if self._torn:
+                self.db.execute("BEGIN")
+                try:
+                    self.tables.adopt()
+                finally:
+                    self.db.execute("ROLLBACK")
+                self._torn = False
+                pending, self._acknowledged = self._acknowledged, []
+                self.acknowledge(pending)
+
+    def forget(self) -> None:
+        """Read everything again when it is next needed."""
+        self._torn = True
+
+    @contextlib.contextmanager
+    def damage(self) -> Iterator[None]:
+        """What is found to be wrong with the file, as JournalDamaged."""
+        with translated(self.path):
+            try:
+                yield
+            except (Broken, Unsound) as error:
+                raise JournalDamaged(f"{self.path}: {error}", advice=RESTORE) from None
+            except Unreadable:
+                raise JournalDamaged(f"{self.path}: a payment cannot be read", advice=RESTORE) from None
+            except (ValueError, msgspec.MsgspecError):
+                raise JournalDamaged(f"{self.path} is damaged", advice=RESTORE) from None
+
+    def acknowledge(self, payment_ids: Iterable[str]) -> None:
+        """To be written with the next record, or with the next checkpoint."""
+        for payment_id in payment_ids:
+            known = self.tables.known(payment_id)
+            if known is not None and known.news:
+                self.tables.know(replace(known, news=False))
+                self._acknowledged.append(payment_id)
+
+    def open_payments(self) -> list[Known]:
+        """Those with which something is still to be done."""
+        return self.tables.select("open = 1", (), lambda known: known.payment.state in OPEN)
+
+    def tidy(self, *, least: int) -> None:
+        """A checkpoint, new keys and the WAL written back, where ``least`` records have come since the last."""
+        self.fresh()
+        due = self.tables.seq - self.tables.checkpoint
+        if self.slots is None or due < least:
+            return
+        with translated(self.path):
+            if due or self._acknowledged:
+                with self.changing():
+                    self.tables.materialise()
+                    self._sweep()
+                self._acknowledged = []
+            self._settle(self.slots)
+            if self._commits > 1:
+                self._write_back()
+                self.wake()
+
+    def close(self) -> None:
+        """Close the file; what cannot be tidied is tidied at the next start."""
+        if not self._refused:
+            with contextlib.suppress(JournalDamaged, JournalUnwritable):
+                self.tidy(least=0)
+        with translated(self.path):
+            self.db.close()
+
+    def rows(self) -> Iterator[Any]:
+        """The rows of the chain, some at a time."""
+        seq = self.tables.base
+        while rows := self.db.execute(
+            "SELECT * FROM records WHERE seq > ? ORDER BY seq LIMIT ?", (seq, _FETCH)
+        ).fetchall():
+            yield from rows
+            seq = rows[-1][0]
+
+    @contextlib.contextmanager
+    def transaction(self, at: datetime) -> Iterator[Append]:
+        """Records that are written in one commit; the first of them tells what was acknowledged since the last."""
+        moment, acknowledged = rfc3339(at), tuple(self._acknowledged)
+
+        def append(
+            payment_id: str, happened: Happened | Care, facts: dict[str, Any], mark: Mark | None = None
+        ) -> None:
+            nonlocal acknowledged
+            told, acknowledged = acknowledged, ()
+            self._append(moment, payment_id, happened, facts, mark, told)
+
+        with translated(self.path):
+            with self.changing():
+                yield append
+                if self.tables.seq - self.tables.checkpoint >= EVERY:
+                    self.tables.materialise()
+            self._acknowledged = []
+            if self._commits >= WAL_LIMIT:
+                self._write_back()
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """One commit, or none of it."""
+        if self._refused:
+            raise JournalUnwritable(
+                f"{self.path} cannot be written: {self._refused}",
+                advice="Check the disk, then start the terminal again.",
+            )
+        self.fresh()
+        try:
+            self.db.execute("BEGIN IMMEDIATE")
+            yield
+            self.db.execute("COMMIT")
+        except BaseException as error:
+            # Whether the commit took place before this came, only the file knows: it is asked when next needed.
+            self._torn = True
+            self._distrust(error)
+            with contextlib.suppress(sqlite3.Error):
+                self.db.execute("ROLLBACK")
+            raise
+        self._commits += 1
+
+    def _distrust(self, error: BaseException) -> None:
+        if isinstance(error, SyncFailed) or code_of(error) == sqlite3.SQLITE_IOERR:
+            self._refused = "the disk failed to write, and what it holds now is not known"
+        elif code_of(error) == sqlite3.SQLITE_CONSTRAINT:
+            self._refused = "another process has written to it"
+
+    def _append(
+        self,
+        at: str,
+        payment_id: str,
+        happened: Happened | Care,
+        facts: dict[str, Any],
+        mark: Mark | None,
+        acknowledged: tuple[str, ...],
+    ) -> None:
+        tables = self.tables
+        seq, written = tables.seq + 1, encoded(facts, mark, acknowledged)
+        digest = link(tables.digest, seq, at, payment_id, happened, written)
+        tables.act(Record(seq, at, payment_id, happened, facts, mark, acknowledged), digest)
+        self.db.execute(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (seq, at, payment_id, happened, written, digest)
+        )
+
+    def put_by(self, payment_id: str, request: SealedRequest | None) -> Mark | None:
+        """Keep a sealed request, inside a transaction; what the chain is to know of it."""
+        if request is None or self.slots is None:
+            return None
+        slot, key = self.slots.take()
+        body = side_store.sealed(key, payment_id, request)
+        self.db.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?)", (slot, body))
+        return Mark(slot, side_store.digest(request.body))
+
+    def request(self, payment_id: str, mark: Mark) -> SealedRequest | None:
+        """What was put by; None where its key is lost."""
+        row = self.db.execute("SELECT body FROM sealed WHERE slot = ?", (mark.slot,)).fetchone()
+        if row is None or self.slots is None:
+            return None
+        return side_store.opened(self.slots.key(mark.slot), payment_id, mark, row[0])
+
+    def destroy(self, before: Known) -> None:
+        """Overwrite the key of a request that is not needed any more."""
+        now = self.tables.known(before.payment.id)
+        if before.mark is not None and self.slots is not None and (now is None or now.mark != before.mark):
+            self.slots.destroy(before.mark.slot)
+
+    def _sweep(self) -> None:
+        """Delete sealed requests whose key is destroyed."""
+        used = {known.mark.slot for known in self.open_payments() if known.mark}
+        kept = self.db.execute("SELECT slot FROM sealed").fetchall()
+        self.db.executemany("DELETE FROM sealed WHERE slot = ?", [row for row in kept if row[0] not in used])
+
+    def wake(self) -> None:
+        """A commit of little: for a new WAL's head SQLite synchronises twice, and no charge is to wait for it."""
+        with self.changing():
+            self._sweep()
+            self.db.execute("UPDATE journal SET woken = woken + 1")
+
+    def _settle(self, slots: Slots) -> None:
+        try:
+            slots.settle()
+        except SyncFailed as error:
+            self._distrust(error)
+            raise
+
+    def _write_back(self) -> None:
+        """SQLite's checkpoint: as much of the WAL as no reader needs goes into the file."""
+        try:
+            self.db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._commits = 0
+        except sqlite3.Error as error:
+            self._distrust(error)
