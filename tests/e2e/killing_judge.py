@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sim.balance import differences, journal_rows, ledger_rows
-from terminal.payment import TAKEN, UNRESOLVED, Kind, Payment, State
+from terminal.payment import OPEN, TAKEN, Kind, Payment, State
 from tests.e2e.killing_till import Order
 
 REPAID = {State.PARTIALLY_REFUNDED.value, State.REFUNDED.value}
@@ -29,7 +29,7 @@ def violations(
     """
     payments = list(payments)
     found = differences(journal_rows(payments), ledger_rows(ledger, terminal_id))
-    found += [f"{p.kind} {p.id} of {p.reference!r} is still {p.state}" for p in payments if p.state in UNRESOLVED]
+    found += [f"{p.kind} {p.id} of {p.reference!r} is still {p.state}" for p in payments if p.state in OPEN]
     charges = [charge for charge in ledger["charges"] if charge["terminal_id"] == terminal_id]
     found += _charged(orders, charges)
     found += _given_back(charges)

@@ -38,7 +38,7 @@ from terminal.cli.entry import main as till
 from terminal.errors import JournalError
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
-from terminal.payment import UNRESOLVED, Kind, Payment, State
+from terminal.payment import OPEN, Kind, Payment, State
 from tests.e2e import killing_till
 from tests.e2e.hosted import call, pair_beforehand, provisioned
 from tests.e2e.killing_judge import violations
@@ -355,7 +355,7 @@ class Loop:
 
 def _open(told: Mapping[str, Any], payment_id: str) -> Open | None:
     """What was told of a payment, where it is open."""
-    if told["state"] not in UNRESOLVED:
+    if told["state"] not in OPEN:
         return None
     return Open(Kind(told["kind"]), State(told["state"]), payment_id, told["charge_id"])
 

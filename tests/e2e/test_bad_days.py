@@ -1,0 +1,382 @@
+"""Bad days of a terminal, with real processes and files: a second process, a full disk, a read-only one, a stop.
+
+Whatever it is, it ends in a typed error that names it, no payment is taken twice, and once it is over the same
+command with the same reference goes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.balance import differences, journal_rows, ledger_rows
+from terminal import Terminal, load_settings
+from terminal.crypto.vault_file import FILE_NAME as VAULT_FILE
+from terminal.journal import Journal
+from terminal.journal_file import FILE_NAME as JOURNAL_FILE
+from tests.e2e.bad_days import Days, Ran
+from tests.e2e.hosted import DEADLINE, TILL, call, host, pair_beforehand, provisioned
+
+CARD = "5413330089010012\n12/28\n"
+NOBODY = 65534
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs the rights of root")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with host(tmp_path_factory.mktemp("host")) as listening:
+        yield listening
+
+
+@pytest.fixture(scope="module")
+def days() -> Iterator[Days]:
+    with Days() as running:
+        yield running
+
+
+class Shop:
+    """A device, its activated home, and what both sides have in their books."""
+
+    def __init__(self, url: str, home: Path, days: Days) -> None:
+        self.url, self.home, self.days = url, home, days
+        self.device = provisioned(url, home)
+        pair_beforehand(url, self.device)
+
+    async def activate(self) -> None:
+        async with Terminal.open(load_settings(self.home)) as terminal:
+            await terminal.activate()
+
+    def charge(self, reference: str, *, file_limit: int | None = None, user: int | None = None) -> Ran:
+        words = ("charge", "--minor", "1200", "--currency", "EUR", "--manual", "--reference", reference)
+        return self.days.till(self.home, *words, typed=CARD, file_limit=file_limit, user=user)
+
+    def taken(self, reference: str) -> int:
+        """How often the host has charged for the reference."""
+        return sum(charge["reference"] == reference for charge in self._ledger()["charges"])
+
+    def check_books(self) -> None:
+        """The chain holds, nothing is open, and the journal is the ledger."""
+        with contextlib.closing(Journal.read(self.home / JOURNAL_FILE)) as journal:
+            journal.verify()
+            assert journal.unresolved() == []
+            ours = journal_rows(journal.payments())
+        assert differences(ours, ledger_rows(self._ledger(), self.device["terminal_id"])) == []
+
+    def _ledger(self) -> dict[str, Any]:
+        ledger = call(f"{self.url}/sim/ledger")
+        mine = [each for each in ledger["charges"] if each["terminal_id"] == self.device["terminal_id"]]
+        return {"charges": mine}
+
+    def faults(self, *rules: dict[str, Any]) -> None:
+        """What goes wrong from now on, for this device alone."""
+        mine = [rule | {"match": rule.get("match", {}) | {"device_id": self.device["device_id"]}} for rule in rules]
+        call(f"{self.url}/sim/faults", {"rules": mine})
+
+
+@pytest.fixture
+def shop(url: str, tmp_path: Path, days: Days) -> Shop:
+    shop = Shop(url, tmp_path / "home", days)
+    asyncio.run(shop.activate())
+    return shop
+
+
+@contextlib.contextmanager
+def running(
+    home: Path, *words: str, typed: str = "", before: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[str]]:
+    """`till` as a process of its own, which is read from while it runs."""
+    command = [*before, *TILL, "--json", "--home", str(home), *words]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        try:
+            process.stdin.write(typed)
+            process.stdin.close()
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str], event: str, **facts: str) -> dict[str, Any]:
+    """Read on until the process says this event, with these facts."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        told: dict[str, Any] = json.loads(line)
+        if told["event"] == event and facts.items() <= told.items():
+            return told
+    raise AssertionError(f"{event!r} was never said")
+
+
+@contextlib.contextmanager
+def waiting(shop: Shop, *before: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the terminal, and waits for a card that nobody presents."""
+    with running(shop.home, "swipe", "--pty", "--every", "3600") as swipe:
+        reader = said(swipe, "ready")["reader"]
+        words = ("charge", "--minor", "1200", "--currency", "EUR", "--reader", reader)
+        with running(shop.home, *words, before=before) as process:
+            said(process, "card_wanted")
+            yield process
+
+
+class TestTwoProcesses:
+    def test_the_second_is_refused_and_told_of_the_first(self, shop: Shop) -> None:
+        with waiting(shop) as first:
+            second = shop.charge("second")
+            assert (second.code, second.error) == (2, "KeystoreError")
+            assert f"process {first.pid}" in second.complained
+            assert first.poll() is None
+        assert shop.taken("second") == 0
+        assert shop.charge("second").code == 0
+
+    def test_those_that_only_look_are_not(self, shop: Shop) -> None:
+        shop.charge("order")
+        with waiting(shop):
+            assert shop.days.till(shop.home, "status").said[-1]["level"] == "activated"
+            assert shop.days.till(shop.home, "journal", "--verify").said[0]["payment"]["reference"] == "order"
+
+    @pytest.mark.parametrize("pid", [1, os.getpid()], ids=["of init", "of somebody who is alive"])
+    def test_a_number_in_the_lock_file_is_no_lock(self, shop: Shop, pid: int) -> None:
+        (shop.home / f"{VAULT_FILE}.lock").write_text(str(pid))
+        assert shop.charge("order").code == 0
+
+    def test_nor_is_the_file_of_one_that_was_killed(self, shop: Shop) -> None:
+        with waiting(shop) as first:
+            first.kill()
+            first.wait(DEADLINE)
+            assert shop.charge("order").code == 0
+
+    @as_root
+    def test_nor_that_of_a_container_that_died(self, shop: Shop) -> None:
+        container = ("unshare", "--pid", "--fork", "--kill-child")
+        if subprocess.run([*container, "true"], capture_output=True).returncode:
+            pytest.skip("no namespaces here")
+        with waiting(shop, *container) as first:
+            assert shop.charge("order").error == "KeystoreError"
+            first.kill()
+            first.wait(DEADLINE)
+            until = time.monotonic() + DEADLINE  # the death of those inside follows on its own
+            while (again := shop.charge("order")).code and time.monotonic() < until:
+                assert again.error == "KeystoreError"
+            assert again.code == 0
+        assert shop.taken("order") == 1
+
+
+class TestStopped:
+    """SIGSTOP, for longer than any deadline, and SIGCONT."""
+
+    LONGER = 2.5
+    SETTINGS = "[host]\nread_timeout = 1.0\ncall_timeout = 1.5\nattempts = 1\n"
+
+    def hurry(self, shop: Shop) -> None:
+        file = shop.home / "settings.toml"
+        file.write_text(file.read_text().replace("[host]\n", self.SETTINGS))
+
+    @pytest.mark.parametrize("late", [0.5, 2.0], ids=["answered meanwhile", "answered too late"])
+    def test_a_terminal_that_was_stopped_in_a_charge_charges_once(self, shop: Shop, late: float) -> None:
+        self.hurry(shop)
+        shop.faults({"match": {"call": "charge", "nth": 1}, "do": "delay", "seconds": late})
+        words = ("charge", "--minor", "1200", "--currency", "EUR", "--manual", "--reference", "order")
+        with running(shop.home, *words, typed=CARD) as process:
+            said(process, "payment_changed", state="in_flight")
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(self.LONGER)  # what happens here is that nothing happens
+            process.send_signal(signal.SIGCONT)
+            result = said(process, "result")
+            assert process.wait(DEADLINE) == result["exit_code"]
+        assert result["payment"]["state"] in ("approved", "in_doubt")
+        shop.faults()
+        again = shop.charge("order")
+        assert (again.code, again.payment["id"]) == (0, result["payment"]["id"])
+        assert shop.taken("order") == 1
+        shop.check_books()
+
+    def test_a_host_that_was_stopped_in_a_charge_charges_once(self, tmp_path: Path, days: Days) -> None:
+        command = [*TILL, "host", "--listen", "127.0.0.1:0", "--data", str(tmp_path / "host")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                url = process.stdout.readline().strip().removeprefix("listening on ")
+                shop = Shop(url, tmp_path / "home", days)
+                asyncio.run(shop.activate())
+                self.hurry(shop)
+                process.send_signal(signal.SIGSTOP)
+                stopped = shop.charge("order")
+                assert (stopped.code, stopped.payment["state"]) == (4, "in_doubt")
+                process.send_signal(signal.SIGCONT)
+                assert shop.charge("order").code == 0
+                assert shop.taken("order") == 1
+                shop.check_books()
+            finally:
+                process.kill()
+
+
+TYPED = {
+    "KeystoreError": 2,
+    "JournalUnwritable": 4,
+    "SettingsError": 2,
+}
+"""What a disk may end a command with, and the exit code."""
+
+
+def check_error(ran: Ran) -> None:
+    """It ended in an error of ours, which says what to do; not in one of this program."""
+    assert TYPED.get(ran.error) == ran.code, ran
+    assert ran.said[-1]["advice"]
+    assert "Traceback" not in ran.complained
+
+
+class TestFullDisk:
+    def fill(self, shop: Shop, limits: range) -> int:
+        """A charge with each limit, and again without; gives back how many did not go through at first."""
+        failed = 0
+        for limit in limits:
+            reference = f"order-{limit}"
+            full = shop.charge(reference, file_limit=limit)
+            if full.code:
+                failed += 1
+                check_error(full)
+            emptied = shop.charge(reference)
+            assert emptied.code == 0, (limit, full, emptied)
+            assert emptied.payment["state"] == "approved"
+            assert shop.taken(reference) == 1, limit
+        shop.check_books()
+        return failed
+
+    def test_a_disk_that_fills_in_a_charge_and_empties(self, shop: Shop) -> None:
+        assert self.fill(shop, range(0, 48_000, 2_000)) >= 10
+
+    @pytest.mark.slow
+    def test_a_disk_that_fills_at_any_write_and_empties(self, shop: Shop) -> None:
+        assert self.fill(shop, range(256, 100_000, 512)) >= 40
+
+    def test_a_disk_that_fills_in_an_activation_and_empties(self, url: str, tmp_path: Path, days: Days) -> None:
+        for limit in (0, 100, 1_000, 2_500, 5_000, 10_000, 20_000, 40_000):
+            shop = Shop(url, tmp_path / str(limit), days)
+            full = days.till(shop.home, "activate", file_limit=limit)
+            if full.code:
+                check_error(full)
+            assert days.till(shop.home, "activate").code == 0, limit
+            assert shop.charge("order").code == 0
+
+    @as_root
+    @pytest.mark.slow
+    def test_a_small_disk_that_is_full_to_the_last_page(self, shop: Shop, tmp_path: Path) -> None:
+        small = tmp_path / "small"
+        with mounted(small, "tmpfs", "-o", "size=2m"):
+            home = small / "home"
+            shutil.copytree(shop.home, home)
+            shop.home = home
+            ballast, failed = small / "ballast", 0
+            for pages in range(24):
+                free = os.statvfs(small).f_bavail * 4096 - pages * 4096
+                ballast.write_bytes(bytes(max(0, free)))
+                reference = f"order-{pages}"
+                full = shop.charge(reference)
+                if full.code:
+                    failed += 1
+                    check_error(full)
+                ballast.unlink()
+                assert shop.charge(reference).code == 0, (pages, full)
+                assert shop.taken(reference) == 1
+            assert failed >= 3
+            shop.check_books()
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, kind: str, *words: str) -> Iterator[None]:
+    """A file system of its own, or the skipping of the test."""
+    folder.mkdir(exist_ok=True)
+    source = [str(folder), "--bind"] if kind == "bind" else ["none", "-t", kind]
+    if subprocess.run(["mount", *source, *words, str(folder)], capture_output=True).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+class TestReadOnly:
+    def check(self, shop: Shop, user: int | None = None) -> None:
+        refused = shop.charge("order", user=user)
+        check_error(refused)
+        assert shop.taken("order") == 0
+
+    @as_root
+    def test_a_file_system_that_is_mounted_read_only(self, shop: Shop) -> None:
+        shop.charge("earlier")
+        with mounted(shop.home, "bind"):
+            subprocess.run(["mount", "-o", "remount,bind,ro", str(shop.home)], check=True)
+            self.check(shop)
+        assert shop.charge("order").code == 0
+        shop.check_books()
+
+    @as_root
+    @pytest.mark.parametrize(
+        ("folder", "files"),
+        [(0o500, 0o600), (0o700, 0o400), (0o500, 0o400)],
+        ids=["the folder", "the files", "both"],
+    )
+    def test_a_home_that_its_user_may_not_write(self, shop: Shop, folder: int, files: int) -> None:
+        shop.charge("earlier")
+        for above in [*shop.home.parents][:3]:
+            above.chmod(0o755)
+        os.chown(shop.home, NOBODY, NOBODY)
+        for file in shop.home.iterdir():
+            os.chown(file, NOBODY, NOBODY)
+            file.chmod(files)
+        shop.home.chmod(folder)
+        self.check(shop, user=NOBODY)
+        shop.home.chmod(0o700)
+        for file in shop.home.iterdir():
+            file.chmod(0o600)
+        assert shop.charge("order", user=NOBODY).code == 0
+        assert shop.taken("order") == 1
+
+
+def edited(shop: Shop, *statements: str) -> None:
+    """What a stranger does to the journal, in a process of its own."""
+    script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n"
+    script += "for each in sys.argv[2:]: db.execute(each)\ndb.commit()"
+    subprocess.run([sys.executable, "-c", script, str(shop.home / JOURNAL_FILE), *statements], check=True)
+
+
+class TestAnotherJournal:
+    @pytest.mark.parametrize(
+        ("words", "error"),
+        [
+            (("PRAGMA user_version = 99",), "JournalTooNew"),
+            (("DROP TRIGGER records_stand", "UPDATE records SET facts = '{}' WHERE seq = 4"), "JournalDamaged"),
+            (("DROP TRIGGER records_are_kept", "DELETE FROM records WHERE seq = 4"), "JournalDamaged"),
+            (("UPDATE journal SET id = 'another'",), "JournalDamaged"),
+        ],
+        ids=["of a newer version", "with an edited record", "with a missing record", "of another terminal"],
+    )
+    def test_nothing_is_taken_with_it(self, shop: Shop, words: tuple[str, ...], error: str) -> None:
+        for number in range(4):
+            assert shop.charge(f"order-{number}").code == 0
+        edited(shop, *words)
+        refused = shop.charge("one-more")
+        assert (refused.code, refused.error) == (2, error)
+        assert refused.said[-1]["advice"]
+        assert shop.taken("one-more") == 0
+
+    @pytest.mark.parametrize("seq", [1, 4, 8])
+    def test_a_chain_that_is_broken_is_found_where_it_breaks(self, shop: Shop, seq: int) -> None:
+        for number in range(4):
+            assert shop.charge(f"order-{number}").code == 0
+        edited(shop, "DROP TRIGGER records_stand", f"UPDATE records SET at = '1999' WHERE seq = {seq}")
+        verified = shop.days.till(shop.home, "journal", "--verify")
+        assert (verified.code, verified.error) == (2, "JournalDamaged")
+        assert f"record {seq}" in verified.complained
