@@ -28,7 +28,7 @@ from terminal.journal_chain import (
     Record,
     SealedRequest,
     first_digest,
-    spelt,
+    first_facts,
     walk,
 )
 from terminal.journal_check import check
@@ -46,7 +46,7 @@ from terminal.money import Amount
 from terminal.payment import WITHOUT_EFFECT, Happened, Kind, Payment, State, effect_on_charge
 from terminal.side_store import Slots
 
-TIDY: Final = 64
+TIDY: Final = 128
 """Records after which there is something to tidy."""
 RECENT: Final = 1000
 """How many of the latest payments ``recent`` looks at."""
@@ -158,7 +158,7 @@ class Journal:
                 "an old copy",
                 advice="Put the newest copy back, or set this one aside: `till journal --set-aside`.",
             )
-        with store.damage():
+        with store.damage:
             slots.open({known.mark.slot for known in store.open_payments() if known.mark})
             store.wake()
         return cls(store, journal_id)
@@ -174,12 +174,13 @@ class Journal:
 
         Raises JournalError where a payment of this id has begun already.
         """
-        if self._known(payment.id) is not None:
-            raise JournalError(f"the payment {payment.id!r} has begun already")
         payment = replace(payment, state=State.NEW)
         with self._store.transaction(payment.created_at) as append:
-            append(payment.id, Happened.JOURNALLED, spelt(payment), self._store.put_by(payment.id, request))
-        return self._required(payment.id).payment
+            if self._store.tables.known(payment.id) is not None:
+                raise JournalError(f"the payment {payment.id!r} has begun already")
+            mark = self._store.put_by(payment.id, request)
+            begun: Payment = append(payment.id, Happened.JOURNALLED, first_facts(payment), mark)
+        return begun
 
     def record(
         self,
@@ -198,8 +199,8 @@ class Journal:
         """
         before = self._required(payment_id)
         with self._store.transaction(at) as append:
-            append(payment_id, happened, msgspec.to_builtins(facts), self._store.put_by(payment_id, request))
-            payment = self._required(payment_id).payment
+            mark = self._store.put_by(payment_id, request)
+            payment: Payment = append(payment_id, happened, msgspec.to_builtins(facts), mark)
             if payment.parent and payment.state is not before.payment.state:
                 charge = self._required(payment.parent).payment
                 if (effect := effect_on_charge(payment, charge)) is not None:
@@ -216,7 +217,7 @@ class Journal:
         """The till knows the outcomes of these payments. Written with the next record, or when tidying: if the
         power fails before that, the outcomes are given once more."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             self._store.acknowledge(payment_ids)
 
     def tidy(self, *, whole: bool = False) -> None:
@@ -237,7 +238,7 @@ class Journal:
     def last_at(self) -> datetime | None:
         """When the last record was written; None in an empty journal."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             return parse_rfc3339(self._store.tables.last_at) if self._store.tables.last_at else None
 
     def payment(self, payment_id: str) -> Payment:
@@ -263,18 +264,21 @@ class Journal:
         return sum(payment.kind is kind for payment in self._of_charge_id(of))
 
     def recent(self, card: str, amount: Amount, since: datetime) -> list[Payment]:
-        """Charges of that card (its keyed hash) and amount begun at ``since`` or later, oldest first, among the
-        latest thousand payments."""
+        """Charges of that card (its keyed hash) and amount among those ``begun_since``."""
+        found = self.begun_since(since) if card else []
+        return [p for p in found if p.kind is Kind.CHARGE and (p.card, p.amount) == (card, amount)]
+
+    def begun_since(self, since: datetime) -> list[Payment]:
+        """Payments begun at ``since`` or later, oldest first, among the latest thousand."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since, RECENT))
-        found = [known.payment for known in reversed(latest)]
-        return [p for p in found if card and p.kind is Kind.CHARGE and (p.card, p.amount) == (card, amount)]
+        return [known.payment for known in reversed(latest)]
 
     def unresolved(self) -> list[Payment]:
         """Payments with which something is still to be done (``payment.OPEN``), oldest first."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             return [known.payment for known in self._store.open_payments()]
 
     def outcomes(self) -> list[Payment]:
@@ -294,13 +298,13 @@ class Journal:
         known = self._known(payment_id)
         if known is None or known.mark is None or self._store.slots is None:
             return None
-        with self._store.damage():
+        with self._store.damage:
             return self._store.request(payment_id, known.mark)
 
     def records(self) -> Iterator[Record]:
         """The chain from its start; raises JournalDamaged at the first link that does not hold."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             for record, _ in walk(self._store.rows(), self._store.tables.base, self._store.tables.base_digest):
                 yield record
 
@@ -310,7 +314,7 @@ class Journal:
         Raises JournalDamaged, naming the record or the payment.
         """
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             self._store.db.execute("BEGIN")
             try:
                 if self._store.slots is None:  # another process may have written just now
@@ -328,7 +332,7 @@ class Journal:
         payment that is open, not acknowledged or changed since stays whole, and so does what belongs to it.
         """
         self.tidy(whole=True)
-        with self._store.damage():
+        with self._store.damage:
             with self._store.transaction(at) as append:
                 done = compact(self._store.db, self._store.rows(), self._store.tables, rfc3339(before), scheme)
                 if done is not None:
@@ -343,14 +347,14 @@ class Journal:
         """What was asked and what came of it, by day, currency, scheme, entry mode, kind and state: of every
         payment, those that compaction removed among them."""
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             return totals(self._store.db, self.payments(), scheme)
 
     # -- below ----------------------------------------------------------------------------------------------
 
     def _known(self, payment_id: str) -> Known | None:
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             return self._store.tables.known(payment_id)
 
     def _required(self, payment_id: str) -> Known:
@@ -361,7 +365,7 @@ class Journal:
 
     def _select(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Known]:
         self._store.fresh()
-        with self._store.damage():
+        with self._store.damage:
             return self._store.tables.select(where, values, fits)
 
     def _payments(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Payment]:

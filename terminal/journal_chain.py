@@ -116,6 +116,13 @@ def spelt(payment: Payment) -> dict[str, Any]:
     return {name: value for name, value in told.items() if _DEFAULTS.get(name, _UNSAID) != value}
 
 
+def first_facts(payment: Payment) -> dict[str, Any]:
+    """The facts of a payment's first record: its fields, but for the id that stands beside them."""
+    told = spelt(payment)
+    del told["id"]
+    return told
+
+
 def read_record(row: Row) -> Record:
     """A row, parsed; raises ValueError or msgspec.ValidationError where it is none of ours."""
     seq, at, payment_id, happened, facts, _ = row
@@ -167,12 +174,12 @@ def fold(known: dict[str, Known], record: Record) -> None:
             known[payment_id] = replace(known[payment_id], news=False)
     happened = record.happened
     if happened is Care.CARRIED:
-        payment = msgspec.convert(record.facts, Payment)
+        payment = msgspec.convert(record.facts | {"id": record.payment_id}, Payment)
         known[payment.id] = Known(record.seq, payment, record.mark)
     elif happened is Happened.JOURNALLED:
         if record.payment_id in known:
             raise ValueError("it has begun already")
-        payment = after(msgspec.convert(record.facts, Payment), happened, {})
+        payment = after(msgspec.convert(record.facts | {"id": record.payment_id}, Payment), happened, {})
         known[payment.id] = Known(record.seq, payment, record.mark)
     elif isinstance(happened, Happened):
         earlier = known[record.payment_id]

@@ -8,26 +8,53 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 import msgspec
 
 from terminal import side_store
 from terminal.clock import rfc3339
-from terminal.errors import JournalDamaged, JournalUnwritable
+from terminal.errors import JournalDamaged, JournalUnwritable, TillError
 from terminal.journal_chain import Broken, Care, Known, Mark, Record, SealedRequest, encoded, link
 from terminal.journal_check import Unsound
 from terminal.journal_file import RESTORE, code_of, translated
 from terminal.journal_tables import EVERY, Tables, Unreadable
-from terminal.payment import OPEN, Happened
+from terminal.payment import OPEN, Happened, Payment
 from terminal.side_store import Slots, SyncFailed
 
+WRITE_BACK: Final = 512
+"""Commits after which tidying writes SQLite's WAL back into the file: pages that changed often are written once."""
 WAL_LIMIT: Final = 4096
 """Commits after which SQLite's WAL is written back even in the middle of a payment."""
 _FETCH: Final = 1024
 
-Append = Callable[..., None]
-"""``append(payment_id, happened, facts, mark=None)``: a record, inside a transaction."""
+Append = Callable[..., Any]
+"""``append(payment_id, happened, facts, mark=None)``: a record, inside a transaction; the payment as it is then."""
+
+
+class Damage:
+    """A block in which what is found to be wrong becomes JournalUnwritable or JournalDamaged, naming the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or isinstance(error, TillError):
+            return
+        if isinstance(error, Broken | Unsound):
+            raise JournalDamaged(f"{self._path}: {error}", advice=RESTORE) from None
+        if isinstance(error, Unreadable):
+            raise JournalDamaged(f"{self._path}: a payment cannot be read", advice=RESTORE) from None
+        if isinstance(error, ValueError | msgspec.MsgspecError):
+            raise JournalDamaged(f"{self._path} is damaged", advice=RESTORE) from None
+        with translated(self._path):
+            raise error
 
 
 class Store:
@@ -36,12 +63,13 @@ class Store:
     def __init__(self, path: Path, db: sqlite3.Connection, slots: Slots | None) -> None:
         self.path, self.db, self.slots = path, db, slots
         self.tables = Tables(db)
+        self.damage = Damage(path)
         self._acknowledged: list[str] = []
         self._torn, self._refused, self._version, self._commits = True, "", -1, 0
 
     def fresh(self) -> None:
         """Have in memory what the file holds: after a write that failed, and where another process writes."""
-        with self.damage():
+        with self.damage:
             if self.slots is None:
                 version = self.db.execute("PRAGMA data_version").fetchone()[0]
                 self._torn, self._version = self._torn or version != self._version, version
@@ -58,19 +86,6 @@ class Store:
     def forget(self) -> None:
         """Read everything again when it is next needed."""
         self._torn = True
-
-    @contextlib.contextmanager
-    def damage(self) -> Iterator[None]:
-        """What is found to be wrong with the file, as JournalDamaged."""
-        with translated(self.path):
-            try:
-                yield
-            except (Broken, Unsound) as error:
-                raise JournalDamaged(f"{self.path}: {error}", advice=RESTORE) from None
-            except Unreadable:
-                raise JournalDamaged(f"{self.path}: a payment cannot be read", advice=RESTORE) from None
-            except (ValueError, msgspec.MsgspecError):
-                raise JournalDamaged(f"{self.path} is damaged", advice=RESTORE) from None
 
     def acknowledge(self, payment_ids: Iterable[str]) -> None:
         """To be written with the next record, or with the next checkpoint."""
@@ -90,14 +105,13 @@ class Store:
         due = self.tables.seq - self.tables.checkpoint
         if self.slots is None or due < least:
             return
-        with translated(self.path):
+        with self.damage:
             if due or self._acknowledged:
                 with self.changing():
                     self.tables.materialise()
-                    self._sweep()
                 self._acknowledged = []
             self._settle(self.slots)
-            if self._commits > 1:
+            if self._commits >= (1 if least == 0 else WRITE_BACK):
                 self._write_back()
                 self.wake()
 
@@ -106,7 +120,7 @@ class Store:
         if not self._refused:
             with contextlib.suppress(JournalDamaged, JournalUnwritable):
                 self.tidy(least=0)
-        with translated(self.path):
+        with self.damage:
             self.db.close()
 
     def rows(self) -> Iterator[Any]:
@@ -125,12 +139,12 @@ class Store:
 
         def append(
             payment_id: str, happened: Happened | Care, facts: dict[str, Any], mark: Mark | None = None
-        ) -> None:
+        ) -> Payment | None:
             nonlocal acknowledged
             told, acknowledged = acknowledged, ()
-            self._append(moment, payment_id, happened, facts, mark, told)
+            return self._append(moment, payment_id, happened, facts, mark, told)
 
-        with translated(self.path):
+        with self.damage:
             with self.changing():
                 yield append
                 if self.tables.seq - self.tables.checkpoint >= EVERY:
@@ -175,7 +189,7 @@ class Store:
         facts: dict[str, Any],
         mark: Mark | None,
         acknowledged: tuple[str, ...],
-    ) -> None:
+    ) -> Payment | None:
         tables = self.tables
         seq, written = tables.seq + 1, encoded(facts, mark, acknowledged)
         digest = link(tables.digest, seq, at, payment_id, happened, written)
@@ -183,6 +197,8 @@ class Store:
         self.db.execute(
             "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", (seq, at, payment_id, happened, written, digest)
         )
+        known = tables.known(payment_id) if payment_id else None
+        return known.payment if known else None
 
     def put_by(self, payment_id: str, request: SealedRequest | None) -> Mark | None:
         """Keep a sealed request, inside a transaction; what the chain is to know of it."""
@@ -206,16 +222,9 @@ class Store:
         if before.mark is not None and self.slots is not None and (now is None or now.mark != before.mark):
             self.slots.destroy(before.mark.slot)
 
-    def _sweep(self) -> None:
-        """Delete sealed requests whose key is destroyed."""
-        used = {known.mark.slot for known in self.open_payments() if known.mark}
-        kept = self.db.execute("SELECT slot FROM sealed").fetchall()
-        self.db.executemany("DELETE FROM sealed WHERE slot = ?", [row for row in kept if row[0] not in used])
-
     def wake(self) -> None:
         """A commit of little: for a new WAL's head SQLite synchronises twice, and no charge is to wait for it."""
         with self.changing():
-            self._sweep()
             self.db.execute("UPDATE journal SET woken = woken + 1")
 
     def _settle(self, slots: Slots) -> None:

@@ -3,9 +3,10 @@
 A request is kept until the outcome of its payment is known, and no longer. What SQLite once wrote may lie on in
 its WAL and in free pages, so that what it is given is sealed once more (AES-256-GCM), under a random key of that
 request alone. The keys lie beside the journal in a file of slots, 32 bytes each, made ahead and synchronised, so
-that to use one costs nothing; a key seals once. To destroy a request, its slot is overwritten in
-place. That may wait in the system's cache: until it is synchronised the slot is not used again, and at every opening
-each slot that no open payment uses is overwritten and synchronised. (What a flash memory keeps of overwritten blocks is beyond a program.)
+that to use one costs nothing; a key seals once. To destroy a request, its slot is overwritten in place. That may
+wait in the system's cache: until it is synchronised the slot is not used again, and at every opening each slot that
+no open payment uses is overwritten and synchronised. (What a flash memory keeps of overwritten blocks is beyond a
+program.)
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ MAX_BODY: Final = 1024 * 1024
 """Bytes of one request."""
 _BLOCK: Final = 256
 """Sealed bytes come in multiples of this, so that SQLite can overwrite those of an earlier request in place."""
+_WINDOW: Final = -11  # raw DEFLATE with little memory: envelopes are hex digits, in which nothing repeats
 _NONCE: Final = bytes(12)  # a key seals once
 
 
@@ -120,7 +122,8 @@ class Slots:
 def sealed(key: bytes, payment_id: str, request: SealedRequest) -> bytes:
     """A request as the side store keeps it: packed (DEFLATE), filled up, sealed for that payment."""
     name = request.key_set_id.encode()
-    packed = zlib.compress(request.body, 1)
+    packing = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, 4, zlib.Z_HUFFMAN_ONLY)
+    packed = packing.compress(request.body) + packing.flush()
     plain = len(name).to_bytes(2, "big") + name + len(packed).to_bytes(4, "big") + packed
     return _cipher(key).encrypt(_NONCE, plain + bytes(-(len(plain) + 16) % _BLOCK), payment_id.encode())
 
@@ -137,7 +140,7 @@ def opened(key: bytes, payment_id: str, mark: Mark, kept: bytes) -> SealedReques
         return None
     name_end = 2 + int.from_bytes(plain[:2], "big")
     packed_end = name_end + 4 + int.from_bytes(plain[name_end : name_end + 4], "big")
-    body = zlib.decompressobj().decompress(plain[name_end + 4 : packed_end], MAX_BODY)
+    body = zlib.decompressobj(_WINDOW).decompress(plain[name_end + 4 : packed_end], MAX_BODY)
     if digest(body) != mark.sha256:
         return None
     return SealedRequest(plain[2:name_end].decode(), body)
