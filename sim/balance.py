@@ -10,7 +10,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from terminal.payment import UNRESOLVED, Kind, Payment, State
+from terminal.payment import OPEN, Kind, Payment, State
+
+NOTHING = "nothing"
+"""What stands in place of the host's word where the host has no such charge."""
+
+AGREEING: dict[State, frozenset[str]] = {
+    State.NEW: frozenset({NOTHING}),
+    State.APPROVED: frozenset({"approved"}),
+    State.DECLINED: frozenset({"declined"}),
+    State.REFUSED: frozenset({NOTHING, "declined"}),
+    State.WITHDRAWN: frozenset({NOTHING}),
+    State.CANCELED: frozenset({"canceled"}),
+    State.PARTIALLY_REFUNDED: frozenset({"partially_refunded"}),
+    State.REFUNDED: frozenset({"refunded"}),
+    State.LOST: frozenset({NOTHING, "declined"}),
+    State.FAILED: frozenset({"declined"}),
+}
+"""What the ledger may say of a charge that is final in the journal."""
+
+_WITHOUT_AMOUNT = frozenset({State.CANCELED, State.REFUNDED, State.DECLINED, State.REFUSED, State.LOST})
+"""Where the journal may never have learnt how much the host had approved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +46,13 @@ class Row:
     entry_mode: str
     refunds: tuple[tuple[str, int, str], ...]
     """(refund id, minor units, status) in order of their ids."""
+    certain: bool = True
+    """Whether ``minor`` and ``charge_id`` are known for sure: a charge that was undone unseen may lack them."""
 
 
 def journal_rows(payments: Iterable[Payment]) -> list[Row]:
-    """The journal's charges that reached the host, oldest first; refunds stand with their charge."""
+    """The journal's charges, oldest first, but for those of which the host has nothing; refunds stand with their
+    charge."""
     payments = list(payments)
     refunds: dict[str, list[tuple[str, int, str]]] = {}
     for payment in payments:
@@ -46,6 +69,7 @@ def journal_rows(payments: Iterable[Payment]) -> list[Row]:
             status=payment.state.value,
             entry_mode=payment.entry_mode,
             refunds=tuple(sorted(refunds.get(payment.id, ()))),
+            certain=payment.approved is not None or payment.state not in _WITHOUT_AMOUNT,
         )
         for payment in payments
         if payment.kind is Kind.CHARGE and payment.state not in (State.REFUSED, State.WITHDRAWN)
@@ -78,13 +102,30 @@ def differences(journal: Iterable[Row], ledger: Iterable[Row]) -> list[str]:
     for key in sorted(ours.keys() | theirs.keys()):
         mine, other = ours.get(key), theirs.get(key)
         if mine is None:
-            found.append(f"{other and other.charge_id}: in the ledger only")
+            found += _unknown(other)
+        elif mine.status in OPEN:
+            found.append(f"{mine.reference}: not resolved ({mine.status})")
         elif other is None:
-            if mine.status not in UNRESOLVED:
+            if NOTHING not in AGREEING[State(mine.status)]:
                 found.append(f"{mine.charge_id or mine.reference}: in the journal only ({mine.status})")
-            else:
-                found.append(f"{mine.reference}: not resolved ({mine.status})")
-        elif mine != other:
-            parts = [name for name in Row.__dataclass_fields__ if getattr(mine, name) != getattr(other, name)]
-            found.append(f"{other.charge_id}: they differ in {', '.join(parts)}")
+        elif parts := _parts(mine, other):
+            found.append(f"{other.charge_id} ({other.reference}): they differ in {', '.join(parts)}")
+    return found
+
+
+def _unknown(other: Row | None) -> list[str]:
+    """Of a charge that the journal has not, or has as one of which the host has nothing."""
+    return [f"{other.charge_id} ({other.reference}): in the ledger only"] if other else []
+
+
+def _parts(mine: Row, other: Row) -> list[str]:
+    """The fields in which they differ."""
+    unsure = set() if mine.certain else {"minor"} | (set() if mine.charge_id else {"charge_id"})
+    found = [
+        name
+        for name in Row.__dataclass_fields__
+        if name not in {"certain", "status"} | unsure and getattr(mine, name) != getattr(other, name)
+    ]
+    if other.status not in AGREEING[State(mine.status)]:
+        found.append("status")
     return found

@@ -1,0 +1,76 @@
+"""What a day is judged by: the journal as it is on disk, the host's ledger, and the world's own record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from sim.soak.record import Record
+from terminal.journal import Record as Entry
+from terminal.payment import Kind, Payment
+
+STANDING = frozenset({"approved", "partially_refunded", "pending"})
+"""The ledger's words for a charge of which the shopper pays something."""
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something that may never happen: ``rule`` is what it offends, ``about`` which payment, ``says`` how."""
+
+    rule: str
+    about: str
+    says: str
+
+    def __str__(self) -> str:
+        return f"{self.rule}: {self.about}: {self.says}"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that the judge may look at; see the module.
+
+    ``entries`` is the journal's chain, ``ledger`` the answer of ``GET /sim/ledger`` with this terminal's charges
+    only; ``offline`` the limits of the configuration, in minor units; ``damage`` what was wrong with the journal.
+    """
+
+    payments: Sequence[Payment]
+    entries: Sequence[Entry]
+    ledger: Sequence[Mapping[str, Any]]
+    record: Record
+    terminal_id: str
+    lookup: bool = True
+    offline: Mapping[str, int] = field(default_factory=dict)
+    damage: Sequence[str] = ()
+
+    @cached_property
+    def charges(self) -> dict[str, Payment]:
+        """The journal's charges by idempotency key."""
+        return {payment.id: payment for payment in self.payments if payment.kind is Kind.CHARGE}
+
+    @cached_property
+    def by_charge_id(self) -> dict[str, Mapping[str, Any]]:
+        """The ledger's charges by their ids."""
+        return {charge["id"]: charge for charge in self.ledger}
+
+    @cached_property
+    def by_reference(self) -> dict[str, list[Mapping[str, Any]]]:
+        """The ledger's charges by reference."""
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for charge in self.ledger:
+            found.setdefault(charge["reference"], []).append(charge)
+        return found
+
+    @cached_property
+    def events(self) -> dict[str, list[Entry]]:
+        """The chain's entries by payment."""
+        found: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.payment_id, []).append(entry)
+        return found
+
+
+def standing(charge: Mapping[str, Any]) -> bool:
+    """Whether the shopper pays something of it."""
+    return charge["status"] in STANDING

@@ -1,0 +1,70 @@
+"""Hears what the terminal sends and how the host judges it, without changing a byte of either."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from hashlib import sha256
+
+import httpx
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sim.host.calls import CALLS
+from sim.soak.record import Judged, Record, Sent
+
+_CALL_NAMES = tuple(
+    (method, re.compile("^" + path.replace("{id}", "[^/]+") + "$"), name) for name, (method, path) in CALLS.items()
+)
+
+
+def call_name(method: str, path: str) -> str:
+    """The name of a call (``sim.host.calls``) by its method and path; the path itself where it is none."""
+    plain = _PLAIN.get((method, path))
+    if plain is not None:
+        return plain
+    for wanted, pattern, name in _CALL_NAMES:
+        if wanted == method and pattern.match(path):
+            return name
+    return path
+
+
+_PLAIN = {(method, path): name for name, (method, path) in CALLS.items() if "{" not in path}
+
+
+class Wiretap:
+    """``sent`` is for ``Network.before``, ``heard`` wraps the host's application. ``key`` of a charge or a refund is
+    its idempotency key; of anything else it is empty."""
+
+    def __init__(self, record: Record, now: Callable[[], float]) -> None:
+        self._record, self._now = record, now
+        self.boot = 0
+
+    def sent(self, request: httpx.Request) -> None:
+        """A request leaves the terminal."""
+        key = request.headers.get("idempotency-key", "")
+        digest = sha256(request.content).hexdigest()[:16] if key else ""
+        call = call_name(request.method, request.url.path)
+        self._record.sent.append(Sent(self._now(), call, key, digest, self.boot))
+
+    def heard(self, app: ASGIApp) -> ASGIApp:
+        """The application, overheard."""
+
+        async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
+            headers = dict(scope["headers"])
+            key = headers.get(b"idempotency-key", b"").decode("latin-1")
+            call, body = call_name(scope["method"], scope["path"]), sha256()
+
+            async def hear() -> Message:
+                message = await receive()
+                body.update(message.get("body", b""))
+                return message
+
+            async def say(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    digest = body.hexdigest()[:16] if key else ""
+                    self._record.judged.append(Judged(self._now(), call, key, digest, message["status"]))
+                await send(message)
+
+            await app(scope, hear, say)
+
+        return overheard
