@@ -174,7 +174,8 @@ class Journal:
 
         Raises JournalError where a payment of this id has begun already.
         """
-        payment = replace(payment, state=State.NEW)
+        if payment.state is not State.NEW:
+            payment = replace(payment, state=State.NEW)
         with self._store.transaction(payment.created_at) as append:
             if self._store.tables.known(payment.id) is not None:
                 raise JournalError(f"the payment {payment.id!r} has begun already")
@@ -343,12 +344,12 @@ class Journal:
             self.tidy(whole=True)
         return done.payments
 
-    def totals(self, scheme: Callable[[str], str]) -> dict[Bucket, Total]:
+    def totals(self, scheme: Callable[[str], str], *, gone: bool = False) -> dict[Bucket, Total]:
         """What was asked and what came of it, by day, currency, scheme, entry mode, kind and state: of every
-        payment, those that compaction removed among them."""
+        payment, those that compaction removed among them; or of those alone (``gone``)."""
         self._store.fresh()
         with self._store.damage:
-            return totals(self._store.db, self.payments(), scheme)
+            return totals(self._store.db, () if gone else self.payments(), scheme)
 
     # -- below ----------------------------------------------------------------------------------------------
 

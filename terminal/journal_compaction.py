@@ -21,7 +21,8 @@ from terminal.payment import OPEN, Payment
 
 
 class Bucket(NamedTuple):
-    """``day`` is the UTC date on which the payment began, as 2025-12-13."""
+    """``day`` is the UTC date on which the payment began, as 2025-12-13. A refund has its charge's scheme and entry
+    mode."""
 
     day: str
     currency: str
@@ -122,13 +123,16 @@ def totals(
 
 def _summed(payments: Iterable[Payment], scheme: Callable[[str], str]) -> dict[Bucket, Total]:
     found: dict[Bucket, Total] = {}
+    payments = list(payments)
+    charges = {payment.id: payment for payment in payments}
     for payment in payments:
         amount = payment.approved or payment.amount
+        of = charges.get(payment.parent, payment)
         bucket = Bucket(
             payment.created_at.date().isoformat(),
             amount.currency,
-            scheme(payment.masked_pan),
-            payment.entry_mode,
+            scheme(of.masked_pan),
+            of.entry_mode,
             payment.kind.value,
             payment.state.value,
         )

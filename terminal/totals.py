@@ -11,8 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, tzinfo
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from terminal.payment import Kind, Payment, State
+
+if TYPE_CHECKING:
+    from terminal.journal_compaction import Bucket, Total
 
 OTHER = "other"
 """The scheme of a card that no range knows, or of which too little is known."""
@@ -128,8 +132,8 @@ class Line:
     minor: int
 
 
-def day_of(payment: Payment, zone: tzinfo = UTC) -> date:
-    """The day on which a payment began. A refund has a day of its own."""
+def day_of(payment: Payment, zone: tzinfo | None = UTC) -> date:
+    """The day on which a payment began; None is this machine's own zone. A refund has a day of its own."""
     return payment.created_at.astimezone(zone).date()
 
 
@@ -170,11 +174,25 @@ def lines(
     return [Line(cell, *sums[cell]) for cell in sorted(sums)]
 
 
-def of_day(payments: Iterable[Payment], day: date, zone: tzinfo = UTC) -> list[Line]:
-    """The lines of one day, of all payments of the journal."""
+def of_day(
+    payments: Iterable[Payment], day: date, zone: tzinfo | None = UTC, *, earlier: Iterable[Line] = ()
+) -> list[Line]:
+    """The lines of one day, of all payments of the journal, added to ``earlier`` lines of that day."""
     payments = list(payments)
     known = {p.id: p for p in payments if p.kind is Kind.CHARGE}
-    return lines((p for p in payments if day_of(p, zone) == day), charges=known)
+    return lines((p for p in payments if day_of(p, zone) == day), charges=known, earlier=earlier)
+
+
+def kept_lines(gone: Mapping[Bucket, Total], day: date) -> list[Line]:
+    """The lines of a day (in UTC: no other is kept) of what compaction has removed from the journal."""
+    found = []
+    for bucket, total in gone.items():
+        if bucket.day != day.isoformat() or bucket.kind == Kind.CANCEL:
+            continue
+        standing = (CHARGES if bucket.kind == Kind.CHARGE else REFUNDS)[State(bucket.state)]
+        cell = Cell(bucket.currency, bucket.scheme, bucket.entry_mode, standing)
+        found.append(Line(cell, total.count, total.minor))
+    return found
 
 
 def net(of: Iterable[Line]) -> dict[str, int]:

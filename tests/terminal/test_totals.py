@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from terminal import totals
+from terminal.journal_compaction import totals as compacted
 from terminal.money import Amount
 from terminal.payment import OPEN, Kind, Payment, State
 from terminal.totals import Cell, Line, Standing
@@ -155,3 +157,13 @@ def test_lines_add_up_in_any_parts(journal: list[Payment], cut: int) -> None:
     known = {p.id: p for p in journal}
     first = totals.lines(journal[:cut], charges=known)
     assert totals.lines(journal[cut:], charges=known, earlier=first) == totals.lines(journal)
+
+
+@given(journals())
+def test_what_compaction_keeps_makes_the_same_lines(journal: list[Payment]) -> None:
+    db = sqlite3.connect(":memory:")
+    db.execute("CREATE TABLE totals (key TEXT, count INTEGER, minor INTEGER)")
+    kept = compacted(db, journal, totals.scheme)
+    db.close()
+    for day in {totals.day_of(payment) for payment in journal}:
+        assert totals.lines((), earlier=totals.kept_lines(kept, day)) == totals.of_day(journal, day)
