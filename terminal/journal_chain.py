@@ -78,10 +78,9 @@ Row = tuple[int, str, str, str, bytes, bytes]
 """seq, at, payment_id, happened, facts, digest."""
 _TYPES: Final = (int, str, str, str, bytes, bytes)
 
-_DEFAULTS: Final[Mapping[str, Any]] = {
-    each.name: msgspec.to_builtins(each.default) for each in fields(Payment) if each.default is not MISSING
-}
-_UNSAID: Final = object()
+_DEFAULTS: Final = [
+    (each.name, msgspec.to_builtins(each.default)) for each in fields(Payment) if each.default is not MISSING
+]
 
 
 def first_digest(journal_id: str) -> bytes:
@@ -113,7 +112,10 @@ def encoded(facts: Mapping[str, Any], mark: Mark | None = None, acknowledged: tu
 def spelt(payment: Payment) -> dict[str, Any]:
     """A payment's fields but those that are as by default."""
     told: dict[str, Any] = msgspec.to_builtins(payment)
-    return {name: value for name, value in told.items() if _DEFAULTS.get(name, _UNSAID) != value}
+    for name, default in _DEFAULTS:
+        if told[name] == default:
+            del told[name]
+    return told
 
 
 def first_facts(payment: Payment) -> dict[str, Any]:
@@ -145,8 +147,8 @@ _HAPPENED: Final = frozenset(map(str, Happened))
 def after(payment: Payment, happened: Happened, facts: Mapping[str, Any]) -> Payment:
     """The payment after an event; raises IllegalEvent, or msgspec.ValidationError for facts that cannot be."""
     state = PAYMENT.step(payment.state, happened)
-    if happened is Happened.JOURNALLED or not facts:
-        return replace(payment, state=state)
+    if not facts:
+        return payment if state is payment.state else replace(payment, state=state)
     told = msgspec.to_builtins(payment) | msgspec.to_builtins(facts)
     told["state"] = state
     return msgspec.convert(told, Payment)
@@ -179,8 +181,8 @@ def fold(known: dict[str, Known], record: Record) -> None:
     elif happened is Happened.JOURNALLED:
         if record.payment_id in known:
             raise ValueError("it has begun already")
-        payment = after(msgspec.convert(record.facts | {"id": record.payment_id}, Payment), happened, {})
-        known[payment.id] = Known(record.seq, payment, record.mark)
+        begun = record.facts | {"id": record.payment_id, "state": PAYMENT.step(State.NEW, happened)}
+        known[record.payment_id] = Known(record.seq, msgspec.convert(begun, Payment), record.mark)
     elif isinstance(happened, Happened):
         earlier = known[record.payment_id]
         payment = after(earlier.payment, happened, record.facts)

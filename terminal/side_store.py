@@ -11,7 +11,6 @@ program.)
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import zlib
 from collections.abc import Collection
@@ -83,8 +82,10 @@ class Slots:
     def destroy(self, slot: int) -> None:
         """Overwrite a key. Where the disk refuses, it is tried again when the slots are settled."""
         self._exposed.append(slot)
-        with contextlib.suppress(OSError):
+        try:
             self._overwrite()
+        except OSError:
+            return
 
     def settle(self) -> None:
         """Make every destruction durable, and have keys for what comes; call it between payments."""
@@ -105,7 +106,7 @@ class Slots:
 
     def _overwrite(self) -> None:
         """Slots that lie side by side in one write."""
-        left = sorted(set(self._exposed))
+        left = sorted(self._exposed)
         while left:
             run = 1
             while run < len(left) and left[run] == left[0] + run:

@@ -24,8 +24,6 @@ from terminal.payment import Happened, Kind, Payment, State
 from tests.bench.measure import Figure, Work, alternate
 
 AMOUNT: Final = Amount(1250, "EUR")
-BATCH: Final = 16
-"""Charges in one batch."""
 PAST: Final = 100_000
 OPEN: Final = 50
 COUNTED: Final = 512
@@ -51,10 +49,9 @@ def sealed() -> SealedRequest:
     return SealedRequest("ks_1", os.urandom(600).hex().encode())
 
 
-def take(journal: Journal, number: int) -> None:
+def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
     """The two commits of a charge."""
-    payment = charge(number)
-    journal.begin(payment, sealed())
+    journal.begin(payment, request)
     journal.record(
         payment.id,
         Happened.APPROVED,
@@ -66,32 +63,30 @@ def take(journal: Journal, number: int) -> None:
     )
 
 
-def committing(rounds: int = 81) -> Iterator[Figure]:
+def committing(rounds: int = 401) -> Iterator[Figure]:
     """A charge's two commits, against two bare ones of the same bytes: the same settings, page and disk."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="till-bench-")))
         journal = Journal.create(folder / "journal.db", "bench")
         stack.callback(journal.close)
-        number = count()
-        take(journal, next(number))
+        coming = iter([(charge(number), sealed()) for number in range(rounds + 2)])
+        take(journal, *next(coming))
         sizes = written(folder / "journal.db")
+        rows = [os.urandom(size) for size in sizes]
         bare = connect(folder / "bare.db", REAL)
         stack.callback(bare.close)
         bare.execute("CREATE TABLE bare (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)")
 
         def ours() -> None:
-            for _ in range(BATCH):
-                take(journal, next(number))
+            take(journal, *next(coming))
 
         def theirs() -> None:
-            for _ in range(BATCH):
-                for size in sizes:
-                    row = os.urandom(size)
-                    bare.execute("BEGIN IMMEDIATE")
-                    bare.execute("INSERT INTO bare (bytes) VALUES (?)", (row,))
-                    bare.execute("COMMIT")
+            for row in rows:
+                bare.execute("BEGIN IMMEDIATE")
+                bare.execute("INSERT INTO bare (bytes) VALUES (?)", (row,))
+                bare.execute("COMMIT")
 
-        yield alternate({"ours": ours, "theirs": theirs}, operations=2 * BATCH, rounds=rounds, clock=_wall).figure(
+        yield alternate({"ours": ours, "theirs": theirs}, operations=2, rounds=rounds, clock=_wall).figure(
             "journal_commit",
             "ours",
             "theirs",
