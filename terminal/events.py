@@ -189,6 +189,63 @@ class PaymentChanged(Event):
     response_code: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuspectedDuplicate(Event):
+    """A charge of the same card and amount as ``duplicate_of``, a little while ago: perhaps the same sale twice."""
+
+    payment_id: str
+    reference: str
+    duplicate_of: str
+    earlier_reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoredImageSuspected(Event):
+    """The host has a charge of this reference that the journal does not know: perhaps an old copy was restored.
+
+    It is taken for this payment's, so that nothing is charged twice.
+    """
+
+    payment_id: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue(Event):
+    """What became of a payment, or its reversal, has not been settled for so many seconds: somebody should look.
+
+    ``person``: only a person can find out (``till resolve PAYMENT --as``).
+    """
+
+    payment_id: str
+    kind: str
+    state: str
+    reference: str
+    amount: Amount
+    seconds: float
+    person: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfflineLost(Event):
+    """The host has declined what was approved here: the goods are gone and the money is not coming."""
+
+    payment_id: str
+    reference: str
+    amount: Amount
+    response_code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefundFailed(Event):
+    """A refund that the host had approved has failed since: the shopper has not had the money."""
+
+    payment_id: str
+    charge_id: str
+    refund_id: str
+    amount: Amount
+
+
 def name(event: Event) -> str:
     """The event's name for machines: ``pairing_code_shown`` for PairingCodeShown."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()

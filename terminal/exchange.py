@@ -1,298 +1,332 @@
-"""A payment's way to the host and back: journal, send, believe or doubt, journal.
+"""Performs the course of payments: against the journal, the host, and the till that may give up meanwhile.
 
-The rules, each in one place below:
-
-- The journal holds the payment and its sealed bytes before the first of them leaves.
-- An approval is believed only if it fits what was asked.
-- Whatever may have reached the host and brought no answer that can be believed leaves the payment in doubt:
-  never declined, never forgotten.
-- A repeat sends the same bytes under the same idempotency key. Only a refusal that names the key set, to a
-  request that no earlier attempt can have delivered, lets the terminal seal again; otherwise the bytes stay and
-  are signed under the new set, since a host looks the key up by the bytes before it opens them.
-- Once the host has forgotten the key, nothing is sent again: the host is asked what it has.
+What is done and in which order is ``terminal.course``'s; what to do, ``terminal.recovery``'s; what an answer
+proves, ``terminal.asking``'s. Here is what they need to know of the world, and what is told of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+import hashlib
+import hmac
+import re
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, Final
 
-from terminal.climb import Climb
+from terminal.asking import Asking, Errand, Seal, Store
 from terminal.clock import HostClock
-from terminal.errors import (
-    CryptoError,
-    HostAnswerInvalid,
-    HostError,
-    HostRefused,
-    HostSilent,
-    HostUnreachable,
-    JournalError,
-    TillError,
-)
-from terminal.events import Event, PaymentChanged
+from terminal.course import Begin, Course, Do, Ended, Heard, Read, Write, course
+from terminal.errors import CryptoError, HostError, HostSilent, HostUnreachable, JournalError, PaymentRefused
+from terminal.events import Event, OfflineLost, PaymentChanged, RefundFailed, RestoredImageSuspected
 from terminal.hosts.viopay import ViopayClient
+from terminal.hosts.viopay_wire import CHARGE_ID
 from terminal.journal import Journal, SealedRequest
-from terminal.payment import PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
+from terminal.money import Amount
+from terminal.payment import OPEN, PAYMENT, REVERSAL, Answer, Happened, Kind, Payment, State
+from terminal.presence import Presence
+from terminal.recovery import Circumstances, Reversal, Sought
 from terminal.settings import Settings
 
-T = TypeVar("T")
+_DATED: Final = frozenset({Happened.SENT_AGAIN, Happened.SEALED_AGAIN, Happened.SENT_TO_CANCEL, Happened.FORWARDED})
+"""Something leaves the device next."""
 
-Seal = Callable[[], SealedRequest]
-"""Seals the payment's request under the key set that is current when it is called."""
-
-_Cause = tuple[int, str]
-"""HTTP status and code of a refusal."""
-
-SUPERSEDED: _Cause = (401, "4011")
-"""The host has replaced the key set and so has not acted on this attempt."""
-CREDENTIALS: _Cause = (401, "4010")
-"""Nor has it on one whose signature it does not take, of which the date may be at fault."""
+BY_HAND: Final[dict[tuple[Kind, State], dict[bool, Happened]]] = {
+    (Kind.CHARGE, State.IN_FLIGHT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
+    (Kind.CHARGE, State.IN_DOUBT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
+    (Kind.CHARGE, State.PENDING): {True: Happened.APPROVED, False: Happened.DECLINED},
+    (Kind.CHARGE, State.ABANDONED): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
+    (Kind.CHARGE, State.FORWARDING): {True: Happened.APPROVED, False: Happened.DECLINED},
+    (Kind.CHARGE, State.REVERSING): {False: Happened.CANCELED},
+    (Kind.REFUND, State.IN_FLIGHT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
+    (Kind.REFUND, State.IN_DOUBT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
+    (Kind.REFUND, State.PENDING): {True: Happened.APPROVED, False: Happened.DECLINED},
+    (Kind.CANCEL, State.IN_FLIGHT): {True: Happened.APPROVED, False: Happened.REFUSED},
+    (Kind.CANCEL, State.IN_DOUBT): {True: Happened.APPROVED, False: Happened.REFUSED},
+}
+"""What a person may say of a payment: that it was taken, or not (any more)."""
 
 
 class Exchange:
-    """Carries payments to the host. Every method returns the payment as the journal now knows it."""
+    """Carries payments on. Every method returns the payment as the journal then knows it."""
 
     def __init__(
         self,
+        asking: Asking,
         client: ViopayClient,
         journal: Journal,
         clock: HostClock,
         settings: Settings,
         emit: Callable[[Event], None],
-        climb: Climb,
+        presence: Presence,
+        refund_request: Callable[[Payment], SealedRequest],
     ) -> None:
-        self._client, self._journal, self._clock = client, journal, clock
-        self._settings, self._emit, self._climb = settings, emit, climb
+        self._asking, self._client, self._journal, self._clock = asking, client, journal, clock
+        self._settings, self._emit, self._presence = settings, emit, presence
+        self._refund_request = refund_request
+        self._changed = asyncio.Event()
+        self.wary = False
+        """The host may know payments that this journal does not: a new reference is looked up before it is sent."""
+        self.on_refund: Callable[[Payment], None] = lambda refund: None
+        """Told of every refund that changed."""
+        self.heard = 0
+        """How many questions the host has answered, if only by a refusal."""
+        self.silent = 0
+        """How many it has not."""
 
-    async def first(self, payment: Payment, seal: Seal | None) -> Payment:
-        """Send a new payment. ``seal`` is None for a cancel, which has no body.
+    async def first(self, payment: Payment, seal: Seal | None = None, store: Store | None = None) -> Payment:
+        """Send a new payment, and wait a little where the host has not decided. ``seal``: not for a cancel.
 
         Raises HostUnreachable (nothing left the device: withdrawn) or HostRefused (the host has not acted), and
         where the host wanted new keys and they could not be had, what went wrong with them (it has not acted).
         Silence, or an answer that cannot be believed, is a payment in doubt.
         """
-        payment = self._journal.begin(payment, seal() if seal else None)
-        self._tell(payment)
-        return await self._send(payment, seal=seal, repeated=False)
+        errand = Errand(seal=seal, store=store)
+        ended = await self._drive(course(payment, self.circumstances, wary=self._asks_first(payment)), errand)
+        payment = ended.payment
+        if payment.state in (State.WITHDRAWN, State.REFUSED) and errand.error is not None:
+            raise errand.error
+        return await self._watched(payment)
 
-    async def again(self, payment: Payment) -> Payment:
-        """Go on with a payment whose outcome is not known: the same bytes, the same idempotency key.
+    async def again(self, payment: Payment) -> Ended:
+        """One round of an open payment. Raises nothing of the host's: what is still not known is still in doubt."""
+        return await self._drive(course(payment, self.circumstances), Errand())
 
-        Raises nothing of the host's: what is still not known is still in doubt.
+    async def waited_for(self, payment: Payment) -> Payment:
+        """A round of a payment for which somebody waits, and a little longer where the host has not decided."""
+        return await self._watched((await self.again(payment)).payment)
+
+    def happened(self, payment: Payment, happened: Happened, **facts: Any) -> Payment:
+        """Write what somebody here has decided. Raises IllegalEvent, JournalError."""
+        return self._write(Write(payment, happened, facts), Errand())
+
+    def left(self, payment_id: str) -> None:
+        """The till has gone, whatever goes on at this moment: it is in the journal when this returns.
+
+        Raises nothing: where the journal cannot be written, the payment is given up in memory.
         """
-        if payment.state is State.PENDING:
-            return await self._watch(payment)
-        if self._is_forgotten(payment):
-            return await self._look_up(payment)
-        return await self._send(self._sent_again(payment), seal=None, repeated=True)
+        self._presence.gone(payment_id)
+        with contextlib.suppress(JournalError):
+            payment = self._journal.payment(payment_id)
+            for happened in (Happened.LEFT, Happened.VOIDED):
+                if happened in PAYMENT.table[payment.state]:
+                    self.happened(payment, happened)
+                    return
 
-    # -- below ----------------------------------------------------------------------------------------------
+    def settled_by_hand(self, payment: Payment, *, taken: bool, who: str, charge_id: str) -> Payment:
+        """Write what a person has found out. Raises PaymentRefused where that says nothing, or not enough."""
+        ways = BY_HAND.get((payment.kind, payment.state))
+        happened = ways.get(taken) if ways else None
+        if happened is None:
+            raise PaymentRefused(
+                f"payment {payment.id} is {payment.state.value.replace('_', ' ')}: that is not for a person to say",
+                advice="What is to be given back is undone at the host first; then it is not taken.",
+            )
+        facts: dict[str, Any] = {"note": f"{who}: {'taken' if taken else 'not taken'}"}
+        if taken and payment.kind is Kind.CHARGE:
+            facts |= self._named(payment, charge_id)
+        return self.happened(payment, happened, **facts)
 
-    async def _send(self, payment: Payment, *, seal: Seal | None, repeated: bool) -> Payment:
-        """``repeated``: an earlier attempt may have reached the host, so that a refusal of this one proves little.
+    def _named(self, payment: Payment, charge_id: str) -> dict[str, Any]:
+        """The host's id of a charge, as a person read it there."""
+        known = self._journal.charge_by_charge_id(charge_id)
+        if charge_id and (not re.match(CHARGE_ID, charge_id) or (known is not None and known.id != payment.id)):
+            raise PaymentRefused(f"{charge_id[:80]!r} is no charge id of the host's, or another payment's")
+        if not charge_id and not payment.charge_id and payment.state is State.ABANDONED:
+            raise PaymentRefused(
+                f"payment {payment.id} is not to stand: to undo it takes the host's id of it",
+                advice="Look it up in the host's portal.",
+            )
+        named = {"charge_id": charge_id} if charge_id else {}
+        return named | {"approved": payment.approved or payment.amount}
 
-        What a refusal lets us put right is put right once, and the request sent once more.
+    def payment_id(self, kind: Kind, of: str) -> str:
+        """The id, and so the idempotency key, of the next payment of a reference, or of a charge id.
+
+        It is always the same one: a terminal that was set back to an older journal collides with what it has done
+        since, and the host tells it so, rather than doing the same twice.
         """
-        doubt, mended = repeated, set[_Cause]()
-        request = self._journal.request(payment.id)
-        while True:
-            held = request is not None and self._client.holds(request.key_set_id)
-            signer = request.key_set_id if request and held and (SUPERSEDED not in mended or not doubt) else None
-            try:
-                answer = await self._ask(payment, request, signer)
-                self._check(payment, answer)
-                break
-            except HostUnreachable:
-                if doubt:
-                    return self._happened(payment, Happened.SILENT)
-                self._happened(payment, Happened.UNREACHABLE)
-                raise
-            except HostRefused as refusal:
-                doubt = doubt or refusal.in_doubt
-                self._climb.heed(refusal)
-                try:
-                    if await self._mended(refusal, mended):
-                        if SUPERSEDED in mended and seal is not None and not doubt:
-                            request, seal = seal(), None
-                            payment = self._journal.seal_again(payment.id, request, self._clock.now())
-                        elif (refusal.status, refusal.code) == CREDENTIALS:
-                            payment = self._sent_again(payment)
-                        continue
-                except JournalError:
-                    raise
-                except TillError as error:
-                    if doubt:
-                        return self._happened(payment, Happened.SILENT, message=str(error))
-                    self._happened(payment, Happened.REFUSED, message=refusal.host_message)
-                    raise
-                if doubt and not await self._disproved(payment, refusal, resigned=signer is None):
-                    return self._happened(payment, Happened.SILENT, message=refusal.host_message)
-                payment = self._happened(payment, Happened.REFUSED, message=refusal.host_message)
-                if repeated:
-                    return payment
-                raise
-            except (HostError, CryptoError) as error:
-                return self._happened(payment, Happened.SILENT, message=str(error))
-        return await self._settle(payment, answer)
+        name = f"{kind}\n{of}\n{self._journal.count(kind, of)}"
+        return hmac.new(self._journal.id.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
 
-    def _sent_again(self, payment: Payment) -> Payment:
-        """A payment that a wrong clock dated in the future begins now: no answer could fit it otherwise."""
-        now = self._clock.now()
-        earlier = {"created_at": now} if now < payment.created_at else {}
-        return self._happened(payment, Happened.SENT_AGAIN, **earlier)
+    async def changed(self) -> None:
+        """Wait until something happens to any payment."""
+        await self._changed.wait()
 
-    async def _ask(self, payment: Payment, request: SealedRequest | None, signer: str | None) -> Answer:
-        """``signer`` is the key set that signs; None for the one in use."""
-        if payment.kind is Kind.CANCEL:
-            return (await self._client.cancel(payment.charge_id)).as_answer()
-        if request is None:
-            raise HostSilent(f"the sealed request of payment {payment.id} is gone")
-        if payment.kind is Kind.REFUND:
-            refund = await self._client.refund(payment.charge_id, request.body, payment.id, signer)
-            return refund.as_answer()
-        return (await self._client.charge(request.body, payment.id, signer)).as_answer()
+    # -- what a decision depends on -------------------------------------------------------------------------
 
-    async def _mending(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What is asked, asked again after each refusal that names what could be put right."""
-        mended = set[_Cause]()
-        while True:
-            try:
-                return await ask()
-            except HostRefused as refusal:
-                self._climb.heed(refusal)
-                if not await self._mended(refusal, mended):
-                    raise
-
-    async def _mended(self, refusal: HostRefused, mended: set[_Cause]) -> bool:
-        """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
-
-        Raises HostError and CryptoError where new keys cannot be had.
-        """
-        cause = (refusal.status, refusal.code)
-        if cause in mended:
-            return False
-        mended.add(cause)
-        if cause == SUPERSEDED:
-            await self._climb.renew_keys()
-            return True
-        try:
-            return cause == CREDENTIALS and await self._climb.follow_clock()
-        except TillError:
-            return False
-
-    async def _disproved(self, payment: Payment, refusal: HostRefused, *, resigned: bool) -> bool:
-        """Whether the refusal of a repeat proves that no earlier attempt acted.
-
-        A host that had acted would know the idempotency key, and finds it by the bytes before it opens them: so
-        it has not, where it says that they break a rule, or (signed under a newer key set than the one that
-        sealed them) that they do not open. A refund that is above what is left proves nothing: it may be the one
-        that was made. A cancel that is refused has not been, if the charge still stands.
-        """
-        if payment.kind is Kind.CANCEL:
-            return refusal.status == 409 and await self._stands(payment)
-        return (resigned and refusal.status == 400) or (payment.kind is Kind.CHARGE and refusal.status == 422)
-
-    async def _stands(self, cancel: Payment) -> bool:
-        if not self._settings.host.offers_lookup:
-            return False
-        try:
-            found = await self._mending(lambda: self._client.charge_by_id(cancel.charge_id))
-        except (HostError, CryptoError):
-            return False
-        return found.as_answer().happened in (Happened.APPROVED, Happened.REFUNDED_IN_PART, Happened.REFUNDED)
-
-    def _is_forgotten(self, payment: Payment) -> bool:
-        """Whether the host may have forgotten the idempotency key before a repeat is through. A cancel has none."""
+    def circumstances(self, payment: Payment, sought: Sought) -> Circumstances:
+        """Of this payment, at this moment."""
         host = self._settings.host
         known_for = timedelta(seconds=max(0.0, host.idempotency_life - host.call_timeout))
-        return payment.kind is not Kind.CANCEL and self._clock.now() - payment.created_at >= known_for
-
-    async def _look_up(self, payment: Payment) -> Payment:
-        """What became of a charge that cannot be sent again, as that might make a second one."""
-        payment = self._happened(payment, Happened.LOOKED_UP)
-        if not self._settings.host.offers_lookup or payment.kind is not Kind.CHARGE:
-            message = "the host may have forgotten it, so that it is not sent again, and cannot be asked"
-            return self._happened(payment, Happened.SILENT, message=message)
-        try:
-            found = await self._mending(lambda: self._client.charges_by_reference(payment.reference))
-            if not self._is_forgotten(payment):  # only a wrong clock had made it old
-                return await self.again(payment)
-            ours = [told for one in found if not self._is_of_another(payment, told := one.as_answer())]
-            if not ours:
-                return self._happened(payment, Happened.REFUSED, message="the host has no such charge")
-            if len(ours) > 1:
-                raise HostAnswerInvalid("pos/charges", "charges", "more than one may be this payment")
-            self._check(payment, ours[0])
-        except (HostError, CryptoError) as error:
-            return self._happened(payment, Happened.SILENT, message=str(error))
-        return await self._settle(payment, ours[0])
-
-    def _is_of_another(self, payment: Payment, answer: Answer) -> bool:
-        known = self._journal.charge_by_charge_id(answer.charge_id)
-        return known is not None and known.id != payment.id
-
-    def _check(self, payment: Payment, answer: Answer) -> None:
-        call = f"pos/{payment.kind}"
-        if answer.happened not in PAYMENT.table[payment.state]:
-            raise HostAnswerInvalid(call, "status", f"it cannot follow on {payment.state}")
-        if payment.parent:
-            self._check_parent(call, payment, answer)
-        check_fit(
-            call,
-            payment,
-            answer,
-            known=payment.kind is Kind.CHARGE and self._is_of_another(payment, answer),
-            now=self._clock.now(),
-            skew=timedelta(seconds=self._settings.answer_skew),
+        return Circumstances(
+            present=self._presence.there(payment),
+            remembered=self._clock.now() - payment.created_at < known_for,
+            lookup=host.offers_lookup,
+            sought=sought,
+            reversal=self._reversal(payment) if payment.state is State.REVERSING else Reversal.NONE,
+            expired=payment.state is State.HELD and self._presence.confirm_left(payment) <= 0,
         )
 
-    def _check_parent(self, call: str, payment: Payment, answer: Answer) -> None:
-        charge = self._journal.payment(payment.parent)
-        effect = Happened.CANCELED if payment.kind is Kind.CANCEL else Happened.REFUNDED_IN_PART
-        if answer.happened is Happened.APPROVED and effect not in PAYMENT.table[charge.state]:
-            raise HostAnswerInvalid(call, "status", f"the charge is {charge.state} already")
-        others = [other for other in self._journal.concerning(charge) if other.id != payment.id]
-        if answer.refund_id and answer.refund_id in {other.refund_id for other in others}:
-            raise HostAnswerInvalid(call, "id", "it belongs to another refund of this charge")
+    def _reversal(self, charge: Payment) -> Reversal:
+        children = self._journal.concerning(charge) if charge.charge_id else []
+        if any(child.state in OPEN for child in children):
+            return Reversal.OPEN
+        ended = (State.REFUSED, State.DECLINED, State.FAILED)
+        if any(child.state in ended and child.reference == REVERSAL for child in children):
+            return Reversal.STUCK
+        refused = any(child.kind is Kind.CANCEL and child.state in ended for child in children)
+        return Reversal.CANCEL_REFUSED if refused else Reversal.NONE
 
-    async def _settle(self, payment: Payment, answer: Answer) -> Payment:
-        payment = self._happened(payment, answer.happened, **_facts(payment, answer))
-        return await self._watch(payment) if payment.state is State.PENDING else payment
+    def _asks_first(self, payment: Payment) -> bool:
+        return self.wary and payment.kind is Kind.CHARGE and self._settings.host.offers_lookup
 
-    async def _watch(self, payment: Payment) -> Payment:
-        """Look up what is pending until the host has decided, at most ``pending_wait`` seconds."""
-        if not self._settings.host.offers_lookup:
-            return payment
-        loop, mended = asyncio.get_running_loop(), set[_Cause]()
-        until = loop.time() + self._settings.pending_wait
-        while loop.time() < until:
-            await asyncio.sleep(self._settings.pending_poll)
+    # -- performing -----------------------------------------------------------------------------------------
+
+    async def _drive(self, running: Course, errand: Errand) -> Ended:
+        sent: Payment | Heard | None = None
+        while True:
             try:
-                answer = await self._found(payment)
-                self._check(payment, answer)
-            except HostRefused as refusal:
-                self._climb.heed(refusal)
-                with contextlib.suppress(HostError, CryptoError):
-                    await self._mended(refusal, mended)
-                continue
-            except (HostError, CryptoError):
-                continue
-            if answer.happened is not Happened.PENDING:
-                return self._happened(payment, answer.happened, **_facts(payment, answer))
+                effect = running.send(sent) if sent is not None else next(running)
+            except StopIteration as end:
+                ended = end.value
+                assert isinstance(ended, Ended)
+                return ended
+            match effect:
+                case Write():
+                    sent = self._write(effect, errand)
+                case Do():
+                    sent = await self._asking.do(effect, errand)
+                    self._note(effect, sent, errand)
+                case Begin():
+                    sent = self._undoing(effect)
+                    errand.seal = self._sealing(sent)
+                case Read():
+                    sent = self._journal.payment(effect.payment.id)
+
+    def _write(self, write: Write, errand: Errand) -> Payment:
+        payment, happened, facts = write.payment, write.happened, dict(write.facts)
+        if happened is Happened.JOURNALLED:
+            after = self._journal.begin(payment, errand.seal() if errand.seal else None)
+        else:
+            now, request = self._clock.now(), None
+            if happened in _DATED:
+                facts["sent_at"] = now
+                if now < payment.created_at:  # a wrong clock had dated it; no answer could fit it
+                    facts["created_at"] = now
+            if happened is Happened.SEALED_AGAIN and errand.seal is not None:
+                request = errand.seal()
+            elif happened is Happened.STORED:
+                request, facts["approved"] = errand.stored, payment.amount
+            after = self._journal.record(payment.id, happened, now, request=request, **facts)
+        self._told(payment, after)
+        return after
+
+    def _note(self, did: Do, heard: Heard, errand: Errand) -> None:
+        if isinstance(errand.error, HostUnreachable | HostSilent):
+            self.silent += 1
+        else:
+            self.heard += 1
+        if heard.sought is Sought.FOUND and (errand.key_seen or errand.older):
+            self._emit(
+                RestoredImageSuspected(
+                    at=self._clock.now(), payment_id=did.payment.id, reference=did.payment.reference
+                )
+            )
+            errand.key_seen = errand.older = False
+
+    def _undoing(self, begin: Begin) -> Payment:
+        charge = begin.charge
+        whole = charge.approved or charge.amount
+        amount = Amount(whole.minor - charge.refunded, whole.currency)
+        return self.child(charge, begin.kind, amount, REVERSAL if begin.kind is Kind.REFUND else "")
+
+    def child(self, charge: Payment, kind: Kind, amount: Amount, reference: str) -> Payment:
+        """A new refund or cancel of a charge."""
+        return Payment(
+            id=self.payment_id(kind, charge.charge_id),
+            kind=kind,
+            reference=reference,
+            amount=amount,
+            parent=charge.id,
+            charge_id=charge.charge_id,
+            created_at=self._clock.now(),
+        )
+
+    def _sealing(self, payment: Payment) -> Seal | None:
+        return (lambda: self._refund_request(payment)) if payment.kind is Kind.REFUND else None
+
+    async def _watched(self, payment: Payment) -> Payment:
+        """Look up what is pending until the host has decided, at most ``pending_wait`` seconds."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._settings.pending_wait
+        while payment.state is State.PENDING and self._settings.host.offers_lookup and loop.time() < until:
+            await asyncio.sleep(self._settings.pending_poll)
+            payment = (await self.again(self._journal.payment(payment.id))).payment
         return payment
 
-    async def _found(self, payment: Payment) -> Answer:
-        if payment.kind is Kind.REFUND:
-            return (await self._client.refund_status(payment.refund_id)).as_answer()
-        return (await self._client.charge_by_id(payment.charge_id)).as_answer()
+    # -- comparing what is final here with the host -----------------------------------------------------------
 
-    def _happened(self, payment: Payment, happened: Happened, **facts: Any) -> Payment:
-        after = self._journal.record(payment.id, happened, self._clock.now(), **facts)
+    async def compared(self, charge: Payment) -> Payment:
+        """Learn what others have done to a charge that was approved; raises what asking the host raises."""
+        answer = (await self._client.charge_by_id(charge.charge_id)).as_answer()
+        if answer.happened in PAYMENT.table[charge.state]:
+            return self._changed_by_others(charge, answer)
+        return charge
+
+    async def compare_quietly(self, charge: Payment) -> None:
+        """The same where the host can be asked, and nothing where it does not answer."""
+        if self._settings.host.offers_lookup:
+            with contextlib.suppress(HostError, CryptoError):
+                await self.compared(charge)
+
+    def _changed_by_others(self, charge: Payment, answer: Answer) -> Payment:
+        if answer.happened is Happened.REFUNDED and charge.approved is not None:
+            return self.happened(charge, answer.happened, refunded=charge.approved.minor)
+        if answer.happened is Happened.REFUNDED_IN_PART and charge.state is State.PARTIALLY_REFUNDED:
+            return charge
+        return self.happened(charge, answer.happened)
+
+    async def checked(self, refund: Payment) -> Payment:
+        """Whether a refund that was approved still is; raises what asking the host raises."""
+        status = await self._client.refund_status(refund.refund_id)
+        if status.as_answer().happened is not Happened.FAILED:
+            return refund
+        return self.happened(refund, Happened.FAILED)
+
+    # -- telling --------------------------------------------------------------------------------------------
+
+    def _told(self, before: Payment, after: Payment) -> None:
+        self._presence.heed(after)
+        if after.kind is Kind.REFUND:
+            self.on_refund(after)
         self._tell(after)
-        return after
+        now = self._clock.now()
+        if after.state is State.LOST:
+            self._emit(
+                OfflineLost(
+                    at=now,
+                    payment_id=after.id,
+                    reference=after.reference,
+                    amount=after.amount,
+                    response_code=after.response_code,
+                )
+            )
+        if after.state is State.FAILED and after.kind is Kind.REFUND:
+            self._emit(
+                RefundFailed(
+                    at=now,
+                    payment_id=after.id,
+                    charge_id=after.charge_id,
+                    refund_id=after.refund_id,
+                    amount=after.amount,
+                )
+            )
+        if after.parent and before.state is not after.state and after.state in (State.APPROVED, State.FAILED):
+            self._tell(self._journal.payment(after.parent))
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def _tell(self, payment: Payment) -> None:
         self._emit(
@@ -307,18 +341,3 @@ class Exchange:
                 response_code=payment.response_code,
             )
         )
-
-
-def _facts(payment: Payment, answer: Answer) -> dict[str, Any]:
-    """What an answer adds to the payment that it fits."""
-    told = {
-        "charge_id": answer.charge_id,
-        "refund_id": answer.refund_id,
-        "authorization_code": answer.authorization_code,
-        "response_code": answer.response_code,
-        "message": answer.message,
-    }
-    facts: dict[str, Any] = {name: value for name, value in told.items() if value != getattr(payment, name)}
-    if answer.happened is Happened.APPROVED:
-        facts["approved"] = answer.amount or payment.amount
-    return facts

@@ -94,7 +94,6 @@ class Happened(StrEnum):
     """The host was found to hold an approval that we had written off."""
     STORED = "stored"
     FORWARDED = "forwarded"
-    LOOKED_UP = "looked_up"
 
 
 PAYMENT: Machine[State, Happened] = Machine(
@@ -120,7 +119,6 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.REFUNDED_IN_PART: State.PARTIALLY_REFUNDED,
             Happened.REFUNDED: State.REFUNDED,
             Happened.SENT_AGAIN: State.IN_FLIGHT,
-            Happened.LOOKED_UP: State.IN_FLIGHT,
             Happened.SEALED_AGAIN: State.IN_FLIGHT,
         },
         State.IN_DOUBT: {
@@ -135,7 +133,6 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.REFUNDED_IN_PART: State.PARTIALLY_REFUNDED,
             Happened.REFUNDED: State.REFUNDED,
             Happened.SENT_AGAIN: State.IN_FLIGHT,
-            Happened.LOOKED_UP: State.IN_FLIGHT,
         },
         State.PENDING: {
             Happened.APPROVED: State.APPROVED,
@@ -268,6 +265,9 @@ OUTCOMES: dict[State, Outcome] = {
     State.FAILED: Outcome.DECLINED,
 }
 
+GRANTED = frozenset({Happened.APPROVED, Happened.REFUNDED_IN_PART, Happened.REFUNDED, Happened.CANCELED})
+"""What a host says of a charge that it has approved, whatever became of it since."""
+
 REVERSAL = "reversal"
 """The reason of the refund with which a terminal undoes a charge that can no longer be canceled."""
 
@@ -386,7 +386,7 @@ def check_fit(call: str, asked: Payment, answer: Answer, *, known: bool, now: da
         if answer.amount.minor > asked.amount.minor:
             refuse("amount.value", "it is more than was asked")
         partial = answer.amount.minor < asked.amount.minor
-        if partial and not (asked.kind is Kind.CHARGE and answer.happened is Happened.APPROVED):
+        if partial and not (asked.kind is Kind.CHARGE and answer.happened in GRANTED):
             refuse("amount.value", "it is less than was asked")
     early = answer.at is not None and answer.at < asked.created_at - skew and asked.kind is not Kind.CANCEL
     if early or (answer.at is not None and answer.at > now + skew):

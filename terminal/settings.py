@@ -49,6 +49,8 @@ class HostSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Whether the host answers ``GET /pos/charge``."""
     idempotency_life: float = 86_400.0
     """Seconds that the host remembers an idempotency key: sent again after that, a payment could be made twice."""
+    request_life: float = 360.0
+    """Seconds after its date in which the host may still take a request: its window of 5 minutes, and 1 ahead."""
 
     @property
     def loopback(self) -> bool:
@@ -92,6 +94,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How long a charge that the host calls pending is watched before its caller gets a handle."""
     answer_skew: float = 300.0
     """How far the time of an answer may lie from ours before it does not fit the question."""
+    shopper_wait: float = 120.0
+    """For how long after the till has last asked for a charge the shopper counts as there; then it is undone."""
+    confirm_within: float = 180.0
+    """For how long a charge that is held waits for the till to confirm it; then it is undone."""
+    duplicate_window: float = 300.0
+    """A second charge of the same card and amount within this is told: perhaps it is the same sale; 0: never."""
+    alarm_after: float = 600.0
+    """After this a payment in doubt, or a reversal that was not acknowledged, is told to somebody."""
+    acknowledgement: Literal["return", "explicit"] = "return"
+    """Whether an outcome that was given back to its caller need not be given again, or must be acknowledged."""
     clock_step: float = 3600.0
     """How far the host may move our clock at once, and back behind what it has confirmed."""
     renew_before: float = 3600.0
@@ -109,6 +121,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             ("host.call_timeout", self.host.call_timeout, 0.1, 600),
             ("host.attempts", self.host.attempts, 1, 20),
             ("host.idempotency_life", self.host.idempotency_life, 60, 31_536_000),
+            ("host.request_life", self.host.request_life, 60, 86_400),
+            ("shopper_wait", self.shopper_wait, 1, 3600),
+            ("confirm_within", self.confirm_within, 1, 86_400),
+            ("duplicate_window", self.duplicate_window, 0, 86_400),
+            ("alarm_after", self.alarm_after, 1, 604_800),
             ("pairing_poll", self.pairing_poll, 3, 5),
             ("pending_poll", self.pending_poll, 0.5, 60),
             ("pending_wait", self.pending_wait, 0, 600),

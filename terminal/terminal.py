@@ -4,6 +4,8 @@ settings = load(Path("~/.till").expanduser())
 async with Terminal.open(settings) as till:
     await till.activate()
     payment = await till.charge(Amount(1250, "EUR"), reference="order-17")
+    if payment.outcome is Outcome.PENDING:
+        payment = await till.outcome(payment.id)
     if payment.state is State.APPROVED:
         await till.refund(payment.charge_id, Amount(500, "EUR"), reason="one returned")
 """
@@ -12,40 +14,47 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hw.card import Card, ManualCard
-from hw.errors import CardError, FramingError, TimedOut
-from hw.reader import Reader, open_reader
+from hw.reader import Reader
 from terminal import activation, guard
+from terminal.asking import Asking
+from terminal.cards import Cards
 from terminal.climb import CONFIG, Climb
 from terminal.clock import RELEASED, HostClock, Now, Random, system_now, system_random, system_steady
 from terminal.config import Config, parse_config
-from terminal.crypto import policy
-from terminal.crypto.keyblock import Tolerance
 from terminal.crypto.keystore import KeyFacts, Keystore
 from terminal.crypto.vault import Secret, Vault
 from terminal.disk import REAL, Disk
-from terminal.errors import AmountError, KeystoreError, NotReady, PaymentRefused, SettingsError
-from terminal.events import CardRead, CardRefused, CardWanted, Event, EventStream
+from terminal.errors import AmountError, HostRefused, KeystoreError, PaymentRefused, TillError
+from terminal.events import Event, EventStream, SuspectedDuplicate
 from terminal.exchange import Exchange
 from terminal.home import JOURNAL_ID, VAULT_FILE, find_secret
-from terminal.hosts.viopay_wire import Card as CardFields
-from terminal.hosts.viopay_wire import charge_request, refund_request
 from terminal.journal import Journal, SealedRequest
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
+from terminal.keeping import Keeping
 from terminal.money import Amount
-from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
+from terminal.offline import exposure_of, may_approve
+from terminal.payment import OPEN, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, Outcome, Payment, State
+from terminal.presence import Presence
+from terminal.resolver import Resolver
 from terminal.settings import Settings
+from terminal.standing import JOURNAL_SEQ
+from terminal.tolerances import tolerances
 from terminal.turn import Turn
 
 if TYPE_CHECKING:
     import httpx
+
+GONE_ON_WITH = UNRESOLVED | {State.REVERSING}
+"""Asked for again, a charge in one of these is gone on with at once."""
 
 
 class Terminal:
@@ -59,18 +68,21 @@ class Terminal:
         keystore: Keystore,
         journal: Journal,
         clock: HostClock,
-        random: Random,
         climb: Climb,
         exchange: Exchange,
+        resolver: Resolver,
+        presence: Presence,
+        cards: Cards,
         events: EventStream,
-        reader: Reader | None,
-        stack: AsyncExitStack,
+        turn: Turn,
+        keeping: Keeping,
     ) -> None:
-        self.settings, self.journal = settings, journal
-        self._vault, self._keystore, self._clock, self._random = vault, keystore, clock, random
+        self.settings, self.journal, self.resolver = settings, journal, resolver
+        self._vault, self._keystore, self._clock = vault, keystore, clock
         self._climb, self._exchange, self._events = climb, exchange, events
-        self._reader, self._stack = reader, stack
-        self._turn = Turn()
+        self._presence, self._cards, self._turn = presence, cards, turn
+        self._keeping = keeping
+        self._be_ready = partial(_be_ready, climb, keystore, clock)
 
     @classmethod
     @asynccontextmanager
@@ -105,10 +117,16 @@ class Terminal:
         async with AsyncExitStack() as stack:
             vault = stack.enter_context(Vault.open(home / VAULT_FILE, secret, random=random, disk=disk))
             guard.check_zmk(settings, vault.facts)
-            blocks, keys = _tolerances(settings)
+            blocks, keys = tolerances(settings)
             keystore = Keystore(vault, random, tolerances=blocks, tolerated=keys)
             if journal is None:
-                journal = Journal.open(home / JOURNAL_FILE, vault.facts[JOURNAL_ID], disk=disk)
+                journal = Journal.open(
+                    home / JOURNAL_FILE,
+                    vault.facts[JOURNAL_ID],
+                    at_least=int(vault.facts.get(JOURNAL_SEQ, "0")),
+                    disk=disk,
+                    random=random,
+                )
                 stack.callback(journal.close)
             events = EventStream()
             stack.callback(events.close)
@@ -119,20 +137,40 @@ class Terminal:
                 HostSession(settings.host, transport=transport, random=random)
             )
             client = ViopayClient(session, keystore, clock, random, settings.host)
-            climb = Climb(client, keystore, vault, clock, settings, events.emit)
-            exchange = Exchange(client, journal, clock, settings, events.emit, climb)
+            climb = Climb(client, keystore, vault, clock, settings, events.emit, lambda: journal.seq)
+            turn, cards = Turn(), Cards(settings, keystore, clock, events.emit, reader, stack)
+            presence = Presence(clock, shopper_wait=settings.shopper_wait, confirm_within=settings.confirm_within)
+            asking = Asking(client, journal, clock, settings, climb)
+            exchange = Exchange(asking, client, journal, clock, settings, events.emit, presence, cards.refund)
+            be_ready = partial(_be_ready, climb, keystore, clock)
+            resolver = Resolver(exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready)
+            keeping = Keeping(
+                client=client,
+                climb=climb,
+                clock=clock,
+                turn=turn,
+                random=random,
+                emit=events.emit,
+                version=settings.host.client_version,
+                kept=vault.get,
+                pending=lambda: len(journal.unresolved()),
+                tidy=journal.tidy,
+                rounds=resolver,
+            )
             yield cls(
                 settings,
                 vault=vault,
                 keystore=keystore,
                 journal=journal,
                 clock=clock,
-                random=random,
                 climb=climb,
                 exchange=exchange,
+                resolver=resolver,
+                presence=presence,
+                cards=cards,
                 events=events,
-                reader=reader,
-                stack=stack,
+                turn=turn,
+                keeping=keeping,
             )
 
     # -- what a caller asks ---------------------------------------------------------------------------------
@@ -164,6 +202,15 @@ class Terminal:
         async with self._turn:
             await self._climb.climb()
 
+    async def keep(self) -> None:
+        """Keep the terminal in order between payments, until cancelled: run it as a task beside them.
+
+        Heartbeats and what they ask for, keys renewed before they end, configuration and parameters looked for
+        anew, the host's time followed, the way back climbed after a fall, the journal put in order. A payment that
+        comes meanwhile waits ``terminal.turn.PATIENCE`` seconds at most. What goes wrong is an event.
+        """
+        await self._keeping.run()
+
     async def charge(
         self,
         amount: Amount,
@@ -172,12 +219,18 @@ class Terminal:
         card: ManualCard | None = None,
         pin: str | None = None,
         tip: Amount | None = None,
+        hold: bool = False,
+        accept_partial: bool = False,
     ) -> Payment:
         """Take ``amount`` (which includes ``tip``) from a card: from the reader, or typed in as ``card``.
 
         A reference is charged once: asked again with the same amount, the payment that it has is given back,
-        or gone on with where its outcome is not known. The payment's state says what came of it: approved,
-        declined, pending, or in_doubt, which ``resolve`` goes on with.
+        or gone on with where its outcome is not known. ``Payment.outcome`` says what came of it: approved,
+        declined, or pending: then ``outcome`` waits for one of the other two.
+
+        ``hold``: an approval waits for ``confirm`` or ``void``, and is undone after ``confirm_within`` seconds. So
+        does one for less than was asked, unless ``accept_partial``. Who cancels this call, or asks no more within
+        ``shopper_wait`` seconds, has given the payment up: whatever of it exists at the host is undone.
 
         Raises PaymentRefused (same reference, another amount), AmountError, NotReady, LiveGuardError,
         HostUnreachable (no money moved), HostRefused (nor here), ReaderError, JournalError.
@@ -185,24 +238,23 @@ class Terminal:
         async with self._turn:
             standing = self._standing(reference, amount)
             if standing is not None:
-                return await self._exchange.again(standing) if standing.state in UNRESOLVED else standing
+                if standing.state in GONE_ON_WITH:
+                    return await self._awaited(standing.id, self._exchange.waited_for(standing))
+                return self._given(standing)
             self._check_amount(amount)
             await self._be_ready()
-            read = card or await self._wait_for_card(amount, reference)
-            self._guard(read, pin)
-            self._events.emit(
-                CardRead(at=self._clock.now(), masked_pan=read.masked_pan, entry_mode=read.entry_mode)
-            )
+            read = await self._cards.read(amount, reference, typed=card, pin=pin)
+            payment = self._charge_of(read, amount, reference, hold=hold, accept_partial=accept_partial)
 
             def seal() -> SealedRequest:
-                block = self._keystore.pin_block(pin, read.pan) if pin is not None else None
-                sealed = self._sealed_card(read)
-                return self._seal(charge_request(amount, read.entry_mode, reference, sealed, pin=block, tip=tip))
+                return self._cards.charge(payment, read, pin=pin, tip=tip)
 
-            payment = self._payment(Kind.CHARGE, amount, reference=reference)
-            return await self._exchange.first(
-                replace(payment, entry_mode=read.entry_mode, masked_pan=read.masked_pan), seal
-            )
+            def store() -> SealedRequest | None:
+                if pin is not None or hold or not self._may_store(payment):
+                    return None
+                return self._cards.charge(payment, read, tip=tip, offline_approved_at=self._clock.now())
+
+            return await self._awaited(payment.id, self._exchange.first(payment, seal, store))
 
     async def refund(self, charge_id: str, amount: Amount | None = None, *, reason: str) -> Payment:
         """Give back ``amount`` of an approved charge, or all that is left of it.
@@ -211,30 +263,25 @@ class Terminal:
         """
         async with self._turn:
             charge = self._charge(charge_id)
-            wanted = amount.minor if amount else charge.left
-            if amount and amount.currency != charge.amount.currency:
-                raise PaymentRefused(
-                    f"charge {charge_id} was in {charge.amount.currency}, not in {amount.currency}"
-                )
-            if not charge.left:
-                raise PaymentRefused(f"charge {charge_id} is {_words(charge)}: there is nothing to give back")
-            if wanted > charge.left:
-                left = Amount(charge.left, charge.amount.currency)
-                raise PaymentRefused(
-                    f"{left} is left of charge {charge_id}, and {amount} was asked for",
-                    advice="Refund at most what is left.",
-                )
+            if self._exchange.wary and self.settings.host.offers_lookup:
+                await self._be_ready()
+                charge = await self._exchange.compared(charge)
+            given_back = self._refundable(charge, amount)
             if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
-                if unknown.amount.minor != wanted:
+                if unknown.amount != given_back:
                     raise PaymentRefused(
                         f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
                         advice="Ask for that refund again to learn it, then for this one.",
                     )
-                return await self._exchange.again(unknown)
+                return self._given(await self._exchange.waited_for(unknown))
             await self._be_ready()
-            given_back = Amount(wanted, charge.amount.currency)
-            payment = self._payment(Kind.REFUND, given_back, reference=reason, charge=charge)
-            return await self._exchange.first(payment, lambda: self._seal(refund_request(given_back, reason)))
+            payment = self._exchange.child(charge, Kind.REFUND, given_back, reason)
+            try:
+                return self._given(await self._exchange.first(payment, lambda: self._cards.refund(payment)))
+            except HostRefused:
+                self._heard_of(payment.id)
+                await self._exchange.compare_quietly(charge)  # somebody else may have given it back
+                raise
 
     async def cancel(self, charge_id: str) -> Payment:
         """Void a charge before settlement; asked again, the cancel that it has is given back.
@@ -247,7 +294,7 @@ class Terminal:
                 if earlier.kind is Kind.CANCEL and earlier.state is State.APPROVED:
                     return earlier
             if (unknown := self._unresolved(charge, Kind.CANCEL)) is not None:
-                return await self._exchange.again(unknown)
+                return self._given(await self._exchange.waited_for(unknown))
             if charge.state not in (State.APPROVED, State.PENDING):
                 raise PaymentRefused(f"charge {charge_id} is {_words(charge)}: there is nothing to cancel")
             if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
@@ -256,16 +303,115 @@ class Terminal:
                     advice="Ask for that refund again to learn it, then cancel.",
                 )
             await self._be_ready()
-            payment = self._payment(Kind.CANCEL, charge.approved or charge.amount, charge=charge)
-            return await self._exchange.first(payment, None)
+            payment = self._exchange.child(charge, Kind.CANCEL, charge.approved or charge.amount, "")
+            return self._given(await self._exchange.first(payment))
+
+    # -- what a till decides --------------------------------------------------------------------------------
+
+    async def confirm(self, reference: str) -> Payment:
+        """The goods are out, or less than was asked is enough: what was held is approved. Again: the same.
+
+        Raises PaymentRefused where nothing of that reference is held, as after ``confirm_within`` seconds.
+        """
+        payment = self._of(reference)
+        if payment.state is State.HELD:
+            return self._given(self._exchange.happened(payment, Happened.CONFIRMED))
+        if payment.state in (State.APPROVED, State.PARTIALLY_REFUNDED):
+            return payment
+        raise PaymentRefused(f"the charge of {reference!r} is {_words(payment)}: it cannot be confirmed")
+
+    async def void(self, reference: str) -> Payment:
+        """The till does not want the charge, whatever state it is in; the charge as it stands then.
+
+        It is on disk at once that it is not to stand; where the host does not answer, ``keep`` and ``resolve`` go
+        on. Raises PaymentRefused for one that was refunded already, HostRefused for one that is settled.
+        """
+        payment = self._of(reference)
+        if payment.state is State.APPROVED:
+            await self.cancel(payment.charge_id)
+        elif payment.state in (State.HELD, State.OFFLINE):
+            payment = self._exchange.happened(payment, Happened.VOIDED)
+        elif payment.state in UNRESOLVED:
+            self._exchange.left(payment.id)
+        elif payment.outcome is not Outcome.DECLINED:
+            raise PaymentRefused(f"the charge of {reference!r} is {_words(payment)}: it cannot be voided")
+        async with self._turn:
+            payment = self.journal.payment(payment.id)
+            if payment.state in GONE_ON_WITH:
+                payment = (await self._exchange.again(payment)).payment
+            return self._given(payment)
+
+    def abandon(self, reference: str) -> Payment:
+        """The till has given up, or the shopper has gone, whatever goes on at this moment. On disk at once.
+
+        Nothing is created for it from now on; what exists at the host is undone by ``keep`` or ``resolve``. A
+        charge that is approved already stays so: ``void`` it.
+        """
+        payment = self._of(reference)
+        self._exchange.left(payment.id)
+        return self.journal.payment(payment.id)
+
+    def settle_by_hand(self, payment_id: str, *, taken: bool, who: str, charge_id: str = "") -> Payment:
+        """What a person has found out at the host about a payment that the terminal cannot find out about.
+
+        ``taken``: the money has moved; a charge that is not to stand needs the host's ``charge_id`` then, and is
+        undone. Not taken: there is no such payment at the host, or none any more. ``who`` is kept with it.
+        """
+        return self._exchange.settled_by_hand(
+            self.journal.payment(payment_id), taken=taken, who=who, charge_id=charge_id
+        )
+
+    # -- what was open --------------------------------------------------------------------------------------
 
     async def resolve(self) -> list[Payment]:
-        """Go on with every payment whose outcome is not known, oldest first; the payments as they stand then."""
-        async with self._turn:
-            await self._be_ready()
-            return [await self._exchange.again(payment) for payment in self.journal.unresolved()]
+        """Go on with every open payment, oldest first, one step each; the payments as they stand then."""
+        await self._be_ready()
+        return await self.resolver.everything()
+
+    async def outcome(self, payment_id: str, timeout: float | None = None) -> Payment:
+        """The payment once it is approved or declined, or as it is after ``timeout`` seconds.
+
+        Goes on with it meanwhile, as often as is sensible. To wait here is not to be there: see ``shopper_wait``.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while (payment := self.journal.payment(payment_id)).outcome is Outcome.PENDING:
+                    await self.resolver.until_it_changes(payment)
+        except TimeoutError:
+            payment = self.journal.payment(payment_id)
+        return self._given(payment)
+
+    def outcomes(self) -> list[Payment]:
+        """The final payments that no caller is known to have heard of, oldest first: a till asks when it starts."""
+        return [payment for payment in self.journal.outcomes() if payment.outcome is not Outcome.PENDING]
+
+    def acknowledge(self, payment_id: str) -> None:
+        """The caller knows the outcome, and is not given it again by ``outcomes``."""
+        self.journal.acknowledge([payment_id])
 
     # -- below ----------------------------------------------------------------------------------------------
+
+    async def _awaited(self, payment_id: str, work: Awaitable[Payment]) -> Payment:
+        try:
+            with self._presence.awaited(payment_id):
+                payment = await work
+        except asyncio.CancelledError:
+            self._exchange.left(payment_id)
+            raise
+        except TillError:
+            self._heard_of(payment_id)
+            raise
+        self._presence.heed(payment)
+        return self._given(payment)
+
+    def _given(self, payment: Payment) -> Payment:
+        if payment.outcome is not Outcome.PENDING:
+            self._heard_of(payment.id)
+        return payment
+
+    def _heard_of(self, payment_id: str) -> None:
+        if self.settings.acknowledgement == "return":
+            self.acknowledge(payment_id)
 
     def _standing(self, reference: str, amount: Amount) -> Payment | None:
         known = self.journal.charge_by_reference(reference)
@@ -278,6 +424,14 @@ class Terminal:
             )
         return known
 
+    def _of(self, reference: str) -> Payment:
+        payment = self.journal.charge_by_reference(reference)
+        if payment is None:
+            raise PaymentRefused(
+                f"this terminal knows no charge of {reference!r}", advice="`till journal` lists its charges."
+            )
+        return payment
+
     def _charge(self, charge_id: str) -> Payment:
         charge = self.journal.charge_by_charge_id(charge_id)
         if charge is None:
@@ -286,8 +440,56 @@ class Terminal:
             )
         return charge
 
+    def _charge_of(
+        self, read: Card, amount: Amount, reference: str, *, hold: bool, accept_partial: bool
+    ) -> Payment:
+        card, now = self._keystore.card_hash(read.pan), self._clock.now()
+        payment = Payment(
+            id=self._exchange.payment_id(Kind.CHARGE, reference),
+            kind=Kind.CHARGE,
+            reference=reference,
+            amount=amount,
+            created_at=now,
+            entry_mode=read.entry_mode,
+            masked_pan=read.masked_pan,
+            card=card,
+            hold=hold,
+            accept_partial=accept_partial,
+        )
+        since = now - timedelta(seconds=self.settings.duplicate_window)
+        recent = self.journal.recent(card, amount, since)
+        earlier = [p for p in recent if p.reference != reference and p.outcome is not Outcome.DECLINED]
+        if earlier:
+            self._events.emit(
+                SuspectedDuplicate(
+                    at=now,
+                    payment_id=payment.id,
+                    reference=reference,
+                    duplicate_of=earlier[-1].id,
+                    earlier_reference=earlier[-1].reference,
+                )
+            )
+            payment = replace(payment, duplicate_of=earlier[-1].id)
+        return payment
+
+    def _refundable(self, charge: Payment, amount: Amount | None) -> Amount:
+        wanted = amount.minor if amount else charge.left
+        if amount and amount.currency != charge.amount.currency:
+            raise PaymentRefused(
+                f"charge {charge.charge_id} was in {charge.amount.currency}, not in {amount.currency}"
+            )
+        if not charge.left:
+            raise PaymentRefused(f"charge {charge.charge_id} is {_words(charge)}: there is nothing to give back")
+        if wanted > charge.left:
+            left = Amount(charge.left, charge.amount.currency)
+            raise PaymentRefused(
+                f"{left} is left of charge {charge.charge_id}, and {amount} was asked for",
+                advice="Refund at most what is left.",
+            )
+        return Amount(wanted, charge.amount.currency)
+
     def _unresolved(self, charge: Payment, kind: Kind) -> Payment | None:
-        found = [p for p in self.journal.concerning(charge) if p.kind is kind and p.state in UNRESOLVED]
+        found = [p for p in self.journal.concerning(charge) if p.kind is kind and p.state in OPEN]
         return found[0] if found else None
 
     def _check_amount(self, amount: Amount) -> None:
@@ -298,86 +500,25 @@ class Terminal:
                 advice="The limit is the setting max_amounts.",
             )
 
-    async def _be_ready(self) -> None:
-        if (problem := self._climb.not_ready()) is not None:
-            raise problem
-        expires_at = self._keystore.key_set_expires_at
-        if expires_at is not None and expires_at <= self._clock.now():
-            await self._climb.renew_keys()
-        self._climb.tidy()
+    def _may_store(self, payment: Payment) -> bool:
+        config, now = self.config, self._clock.now()
+        if config is None:
+            return False
+        exposure = exposure_of(self.journal.unresolved(), now)
+        currency = config.location.currency
+        limits = config.security.offline
+        return may_approve(limits, exposure, payment.amount, currency, payment.entry_mode, now) is None
 
-    async def _wait_for_card(self, amount: Amount, reference: str) -> Card:
-        reader = await self._open_reader()
-        if not reader.capabilities.encrypts and not (
-            self.settings.host.loopback or self.settings.lab.clear_card_data_on_live_host
-        ):
-            guard.check_card(self.settings, "")
-        loop = asyncio.get_running_loop()
-        until = loop.time() + self.settings.card_timeout
-        self._events.emit(CardWanted(at=self._clock.now(), amount=amount, reference=reference))
-        while True:
-            try:
-                return await reader.wait_for_card(timeout=max(0.0, until - loop.time()))
-            except TimedOut:
-                raise
-            except (CardError, FramingError) as error:
-                self._events.emit(CardRefused(at=self._clock.now(), reason=str(error)))
 
-    async def _open_reader(self) -> Reader:
-        if self._reader is None:
-            if self.settings.reader is None:
-                raise SettingsError(
-                    "no reader is set, and no card was typed in",
-                    advice="Set `reader`, as magstripe:///dev/ttyUSB0, or pass --reader or --manual.",
-                )
-            self._reader = await self._stack.enter_async_context(open_reader(self.settings.reader))
-        return self._reader
-
-    def _guard(self, read: Card, pin: str | None) -> None:
-        guard.check_card(self.settings, read.pan)
-        if pin is not None:
-            guard.check_pin(self.settings, read.pan)
-
-    def _sealed_card(self, read: Card) -> CardFields:
-        if isinstance(read, ManualCard):
-            pan = self._keystore.seal_card(read.pan.encode("ascii"))
-            return CardFields(masked_pan=read.masked_pan, expiry=read.expiry, pan=pan)
-        track2 = self._keystore.seal_card(read.track2_equivalent())
-        return CardFields(masked_pan=read.masked_pan, expiry=read.expiry, track2=track2)
-
-    def _seal(self, plaintext: bytes) -> SealedRequest:
-        key_set_id = self._keystore.key_set_id
-        if key_set_id is None:
-            raise NotReady("the terminal holds no keys")
-        return SealedRequest(key_set_id, self._keystore.seal(plaintext, key_set_id))
-
-    def _payment(
-        self, kind: Kind, amount: Amount, *, reference: str = "", charge: Payment | None = None
-    ) -> Payment:
-        return Payment(
-            id=self._random(16).hex(),
-            kind=kind,
-            reference=reference,
-            amount=amount,
-            parent=charge.id if charge else "",
-            charge_id=charge.charge_id if charge else "",
-            created_at=self._clock.now(),
-        )
+async def _be_ready(climb: Climb, keystore: Keystore, clock: HostClock) -> None:
+    """Raise NotReady where no payment can be taken, and take new keys where those in use have expired."""
+    if (problem := climb.not_ready()) is not None:
+        raise problem
+    expires_at = keystore.key_set_expires_at
+    if expires_at is not None and expires_at <= clock.now():
+        await climb.renew_keys()
+    climb.tidy()
 
 
 def _words(payment: Payment) -> str:
     return payment.state.value.replace("_", " ")
-
-
-def _tolerances(settings: Settings) -> tuple[Tolerance, policy.Tolerated]:
-    """The named tolerances of ``keys.tolerate``; raises SettingsError for a name that is none."""
-    blocks, keys = Tolerance.STRICT, policy.DEFAULT
-    for name in settings.keys.tolerate:
-        if name.upper() in Tolerance.__members__:
-            blocks |= Tolerance[name.upper()]
-        elif name.upper() in policy.Tolerated.__members__:
-            keys |= policy.Tolerated[name.upper()]
-        else:
-            known = sorted(n.lower() for n in (*Tolerance.__members__, *policy.Tolerated.__members__))
-            raise SettingsError(f"keys.tolerate: {name!r} is none of {', '.join(known)}")
-    return blocks, keys

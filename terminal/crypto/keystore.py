@@ -45,6 +45,7 @@ __all__ = ["PARENTS", "KeyFacts", "Keystore", "Role", "WrappedKey", "WrappedKeyS
 IDENTITY_RECORD: Final = "identity"
 ZMK_RECORD: Final = "zmk"
 KEY_SETS_RECORD: Final = "key_sets"
+PAN_KEY_RECORD: Final = "pan_key"
 
 _IDENTITY_LENGTH: Final = range(16, 257)
 _ACTIVATE: Final = "Run `till activate`."
@@ -175,6 +176,18 @@ class Keystore(Masked):
         else:
             return {"format": "ISO-4", "block": hexlify(block).decode().upper(), "key_kcv": tpk.shown_kcv}
         raise CardDataError(refused)
+
+    def card_hash(self, pan: str) -> str:
+        """By what a PAN is known again: HMAC-SHA256 under a random key that only this vault has, 16 bytes in hex.
+
+        The key is made, and written, when it is first needed.
+        """
+        if self._vault.get(PAN_KEY_RECORD) is None:
+            with self._vault.change() as draft:
+                draft.records[PAN_KEY_RECORD] = self._random(32)
+        key = self._vault.get(PAN_KEY_RECORD)
+        assert key is not None
+        return signature.hmac_sha256(key, pan.encode("ascii"))[:16].hex()
 
     def sign_attestation(self, message: bytes) -> bytes:
         """HMAC-SHA256 under the device's identity secret, 32 bytes."""

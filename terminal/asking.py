@@ -1,0 +1,326 @@
+"""One question to the host, and what its answer proves: the Do of ``terminal.course``.
+
+An approval is believed only if it fits what was asked. What may have reached the host and brought no answer that
+can be believed proves nothing. What a refusal names, and can be put right, is put right once in a round: a key set
+that the host has replaced, a date that is wrong.
+
+A host looks a key up by the raw bytes before it opens them. So a repeat sends the same bytes, signed under a newer
+key set where the one that sealed them is superseded; and a refusal that comes from opening or judging them proves
+that no earlier attempt has acted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from terminal.climb import Climb
+from terminal.clock import HostClock
+from terminal.course import Do, Heard, Mended
+from terminal.errors import (
+    CryptoError,
+    HostAnswerInvalid,
+    HostError,
+    HostRefused,
+    HostSilent,
+    HostUnreachable,
+    JournalError,
+    TillError,
+)
+from terminal.hosts.viopay import ViopayClient
+from terminal.journal import Journal, SealedRequest
+from terminal.payment import GRANTED, PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
+from terminal.recovery import Act, Reply, Sought
+from terminal.settings import Settings
+
+T = TypeVar("T")
+
+Seal = Callable[[], SealedRequest]
+"""Seals the payment's request under the key set that is current when it is called."""
+Store = Callable[[], SealedRequest | None]
+"""The request of a payment that is approved here, sealed; None where that is not allowed."""
+
+_Cause = tuple[int, str]
+"""HTTP status and code of a refusal."""
+
+SUPERSEDED: _Cause = (401, "4011")
+"""The host has replaced the key set and so has not acted on this attempt."""
+CREDENTIALS: _Cause = (401, "4010")
+"""Nor has it on one whose signature it does not take, of which the date may be at fault."""
+KEY_SEEN = 409
+"""Of a charge: the host knows the idempotency key, with another request."""
+
+
+@dataclass(slots=True)
+class Errand:
+    """What a round carries along: ``seal`` and ``store`` for the first sending, and what has come of it so far."""
+
+    seal: Seal | None = None
+    store: Store | None = None
+    mended: set[_Cause] = field(default_factory=set)
+    error: TillError | None = None
+    """Why the last question brought nothing, for a caller who waits."""
+    stored: SealedRequest | None = None
+    """What goes into the journal if the payment is approved here."""
+    key_seen: bool = False
+    """The host knew the key of a request that was never sent."""
+    older: bool = False
+    """What was found is older than the payment."""
+
+
+class Asking:
+    """Asks the host on behalf of payments. Raises JournalError, and nothing of the host's."""
+
+    def __init__(
+        self, client: ViopayClient, journal: Journal, clock: HostClock, settings: Settings, climb: Climb
+    ) -> None:
+        self._client, self._journal, self._clock = client, journal, clock
+        self._settings, self._climb = settings, climb
+
+    async def do(self, what: Do, errand: Errand) -> Heard:
+        """Look up or send, and say what came of it."""
+        errand.error = None
+        if what.act is Act.LOOK_UP:
+            return await self._look_up(what.payment, errand)
+        return await self._send(what, errand)
+
+    # -- sending --------------------------------------------------------------------------------------------
+
+    async def _send(self, what: Do, errand: Errand) -> Heard:
+        payment, doubt = what.payment, what.sent_before
+        request = self._journal.request(payment.id)
+        held = request is not None and self._client.holds(request.key_set_id)
+        signer = request.key_set_id if request and held and (SUPERSEDED not in errand.mended or not doubt) else None
+        try:
+            answer = await self._ask(payment, request, signer)
+            self.check(payment, answer)
+        except HostUnreachable as error:
+            errand.error = error
+            if errand.store is not None and not doubt:
+                errand.stored = errand.store()
+            offline = errand.stored is not None
+            return self._heard(payment, Reply.UNREACHABLE, offline=offline, message=str(error))
+        except HostRefused as refusal:
+            return await self._refused(what, errand, refusal, resigned=signer is None)
+        except (HostError, CryptoError) as error:
+            errand.error = error
+            return self._heard(payment, Reply.SILENT, message=str(error))
+        return self._heard(payment, reply_of(payment, answer), **facts_of(payment, answer))
+
+    async def _ask(self, payment: Payment, request: SealedRequest | None, signer: str | None) -> Answer:
+        """``signer`` is the key set that signs; None for the one in use."""
+        if payment.kind is Kind.CANCEL:
+            return (await self._client.cancel(payment.charge_id)).as_answer()
+        if request is None:
+            raise HostSilent(f"the sealed request of payment {payment.id} is gone")
+        if payment.kind is Kind.REFUND:
+            refund = await self._client.refund(payment.charge_id, request.body, payment.id, signer)
+            return refund.as_answer()
+        return (await self._client.charge(request.body, payment.id, signer)).as_answer()
+
+    async def _refused(self, what: Do, errand: Errand, refusal: HostRefused, *, resigned: bool) -> Heard:
+        payment, doubt = what.payment, what.sent_before or refusal.in_doubt
+        errand.error = refusal
+        self._climb.heed(refusal)
+        refused = Reply.SILENT if refusal.in_doubt else Reply.REFUSED
+        try:
+            if await self._mended(refusal, errand.mended):
+                how = Mended.KEYS if _cause(refusal) == SUPERSEDED else Mended.CLOCK
+                return self._heard(payment, how, doubt=refusal.in_doubt)
+        except JournalError:
+            raise
+        except TillError as error:
+            errand.error = error
+            return self._heard(payment, refused, message=str(error) if doubt else refusal.host_message)
+        if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
+            errand.key_seen = not doubt
+            return self._heard(payment, Reply.SILENT, message=refusal.host_message)
+        if doubt and await self._disproved(payment, refusal, errand, resigned=resigned):
+            refused = Reply.DISPROVED
+        return self._heard(payment, refused, message=refusal.host_message)
+
+    async def _disproved(self, payment: Payment, refusal: HostRefused, errand: Errand, *, resigned: bool) -> bool:
+        """Whether the refusal of a repeat proves that no earlier attempt acted.
+
+        A host that had acted would know the idempotency key, and finds it by the bytes before it opens them: so
+        it has not, where it says that they break a rule, or (signed under a newer key set than the one that
+        sealed them) that they do not open. A refund that is above what is left proves nothing: it may be the one
+        that was made. A cancel that is refused has not been, since a second one gives the answer of the first;
+        where the host can be asked, it is asked.
+        """
+        if payment.kind is Kind.CANCEL:
+            return refusal.status == 409 and (
+                not self._settings.host.offers_lookup or await self._stands(payment, errand)
+            )
+        return (resigned and refusal.status == 400) or (payment.kind is Kind.CHARGE and refusal.status == 422)
+
+    async def _stands(self, cancel: Payment, errand: Errand) -> bool:
+        try:
+            found, _ = await self._mending(lambda: self._client.charge_by_id(cancel.charge_id), errand)
+        except (HostError, CryptoError):
+            return False
+        return found.as_answer().happened is not Happened.CANCELED
+
+    # -- looking up -----------------------------------------------------------------------------------------
+
+    async def _look_up(self, payment: Payment, errand: Errand) -> Heard:
+        try:
+            answer, asked_at = await self._found(payment, errand)
+            payment = self._journal.payment(payment.id)
+            if answer is None:
+                return self._heard(payment, None, sought=self._proof(payment, asked_at))
+            self.check(payment, answer, looked_up=True)
+        except JournalError:
+            raise
+        except TillError as error:
+            errand.error = error
+            return self._heard(payment, None)
+        early = payment.created_at - timedelta(seconds=self._settings.answer_skew)
+        errand.older = answer.at is not None and answer.at < early
+        return self._heard(payment, reply_of(payment, answer), sought=Sought.FOUND, **facts_of(payment, answer))
+
+    async def _found(self, payment: Payment, errand: Errand) -> tuple[Answer | None, datetime]:
+        """What the host has of the payment, and when it was asked."""
+        if payment.kind is Kind.REFUND:
+            return await self._found_refund(payment, errand)
+        if payment.charge_id:
+            charge, at = await self._mending(lambda: self._client.charge_by_id(payment.charge_id), errand)
+            return charge.as_answer(), at
+        found, at = await self._mending(lambda: self._client.charges_by_reference(payment.reference), errand)
+        ours = [told for one in found if self._may_be(payment, told := one.as_answer())]
+        if len(ours) > 1:
+            raise HostAnswerInvalid("pos/charges", "charges", "more than one may be this payment")
+        return (ours[0] if ours else None), at
+
+    async def _found_refund(self, refund: Payment, errand: Errand) -> tuple[Answer | None, datetime]:
+        """By its id, where an answer brought one; else it is certain only that a charge of which nothing was given
+        back has no refund."""
+        if refund.refund_id:
+            status, at = await self._mending(lambda: self._client.refund_status(refund.refund_id), errand)
+            return status.as_answer(), at
+        charge, at = await self._mending(lambda: self._client.charge_by_id(refund.charge_id), errand)
+        if charge.as_answer().happened is not Happened.APPROVED:
+            raise HostAnswerInvalid("pos/charge-by-id", "status", "it does not say whether this refund was made")
+        return None, at
+
+    def _may_be(self, payment: Payment, answer: Answer) -> bool:
+        """A charge under our reference is this payment's unless it is another's, or a sale of long before."""
+        if self._is_of_another(payment, answer):
+            return False
+        early = payment.created_at - timedelta(seconds=self._settings.answer_skew)
+        return answer.at is None or answer.at >= early or answer.amount == payment.amount
+
+    def _proof(self, payment: Payment, asked_at: datetime) -> Sought:
+        """A host takes a request for as long as its date is near: once that is over, none can arrive any more."""
+        host = self._settings.host
+        last = (payment.sent_at or payment.created_at) + timedelta(seconds=host.call_timeout)
+        return Sought.NONE if asked_at - last > timedelta(seconds=host.request_life) else Sought.NONE_YET
+
+    # -- what both need -------------------------------------------------------------------------------------
+
+    def check(self, payment: Payment, answer: Answer, *, looked_up: bool = False) -> None:
+        """Raise HostAnswerInvalid, naming the field, unless the answer fits the payment.
+
+        What was looked up was asked for by its id or its reference, and may be of any time. Of a charge that is
+        not to stand it does not matter for how much it is.
+        """
+        call = f"pos/{payment.kind}"
+        payment = self._journal.payment(payment.id)  # the shopper may have left since
+        if answer.happened not in PAYMENT.table[payment.state]:
+            raise HostAnswerInvalid(call, "status", f"it cannot follow on {payment.state}")
+        if payment.parent:
+            self._check_parent(call, payment, answer)
+        if payment.state in (State.ABANDONED, State.REVERSING):
+            answer = replace(answer, amount=None)
+        check_fit(
+            call,
+            payment,
+            replace(answer, at=None) if looked_up else answer,
+            known=payment.kind is Kind.CHARGE and self._is_of_another(payment, answer),
+            now=self._clock.now(),
+            skew=timedelta(seconds=self._settings.answer_skew),
+        )
+
+    def _is_of_another(self, payment: Payment, answer: Answer) -> bool:
+        known = self._journal.charge_by_charge_id(answer.charge_id)
+        return known is not None and known.id != payment.id
+
+    def _check_parent(self, call: str, payment: Payment, answer: Answer) -> None:
+        charge = self._journal.payment(payment.parent)
+        effect = Happened.CANCELED if payment.kind is Kind.CANCEL else Happened.REFUNDED_IN_PART
+        if answer.happened is Happened.APPROVED and effect not in PAYMENT.table[charge.state]:
+            raise HostAnswerInvalid(call, "status", f"the charge is {charge.state} already")
+        others = [other for other in self._journal.concerning(charge) if other.id != payment.id]
+        if answer.refund_id and answer.refund_id in {other.refund_id for other in others}:
+            raise HostAnswerInvalid(call, "id", "it belongs to another refund of this charge")
+
+    def _heard(
+        self,
+        payment: Payment,
+        reply: Reply | Mended | None,
+        *,
+        sought: Sought = Sought.NOT_YET,
+        doubt: bool = False,
+        offline: bool = False,
+        **facts: Any,
+    ) -> Heard:
+        payment = self._journal.payment(payment.id)
+        return Heard(payment, reply, facts=facts, sought=sought, doubt=doubt, offline=offline)
+
+    async def _mending(self, ask: Callable[[], Awaitable[T]], errand: Errand) -> tuple[T, datetime]:
+        """What is asked, again after each refusal that names what could be put right; and when it was asked."""
+        while True:
+            asked_at = self._clock.now()
+            try:
+                return await ask(), asked_at
+            except HostRefused as refusal:
+                self._climb.heed(refusal)
+                if not await self._mended(refusal, errand.mended):
+                    raise
+
+    async def _mended(self, refusal: HostRefused, mended: set[_Cause]) -> bool:
+        """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
+
+        Raises HostError and CryptoError where new keys cannot be had.
+        """
+        cause = _cause(refusal)
+        if cause in mended:
+            return False
+        mended.add(cause)
+        if cause == SUPERSEDED:
+            await self._climb.renew_keys()
+            return True
+        try:
+            return cause == CREDENTIALS and await self._climb.follow_clock()
+        except TillError:
+            return False
+
+
+def _cause(refusal: HostRefused) -> _Cause:
+    return refusal.status, refusal.code
+
+
+def reply_of(payment: Payment, answer: Answer) -> Reply:
+    """The answer, where it fits, in the words of the table."""
+    asked, told = payment.amount, answer.amount
+    if answer.happened is Happened.APPROVED and told is not None and told.minor < asked.minor:
+        return Reply.APPROVED_IN_PART
+    return Reply(answer.happened.value)
+
+
+def facts_of(payment: Payment, answer: Answer) -> dict[str, Any]:
+    """What the answer adds to the payment that it fits."""
+    told: dict[str, Any] = {
+        "charge_id": answer.charge_id,
+        "refund_id": answer.refund_id,
+        "authorization_code": answer.authorization_code,
+        "response_code": answer.response_code,
+        "message": answer.message,
+    }
+    if answer.happened in GRANTED:
+        told["approved"] = answer.amount or payment.approved or payment.amount
+    if payment.kind is Kind.CHARGE and answer.happened is Happened.REFUNDED:
+        told["refunded"] = told["approved"].minor
+    return {name: value for name, value in told.items() if value != getattr(payment, name)}

@@ -1,0 +1,222 @@
+"""Goes on with every open payment while new ones are taken: one step at a time, between payments, oldest first.
+
+What is tried in vain is tried again after a wait that doubles its ceiling and is drawn anywhere below it
+(exponential backoff, full jitter). While the host does not answer at all nobody is tried; as soon as it answers
+anything, all are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from terminal.clock import HostClock, Random
+from terminal.course import Ended
+from terminal.errors import JournalError, TillError
+from terminal.events import Event, Overdue
+from terminal.exchange import Exchange
+from terminal.journal import Journal
+from terminal.payment import OPEN, Kind, Payment, State
+from terminal.presence import Presence
+from terminal.recovery import Act
+from terminal.settings import Settings
+from terminal.turn import Interrupted, Turn
+
+WAIT_FIRST: Final = 1.0
+WAIT_MOST: Final = 300.0
+"""Seconds: no wait is shorter than the first, and none longer than the other."""
+REFUND_CHECKS: Final = (120.0, 3600.0, 86_400.0)
+"""Seconds after its beginning at which an approved refund is looked up again: a host may fail it later."""
+DOUBTFUL: Final = OPEN - {State.HELD, State.OFFLINE}
+"""What should not last: a doubt, or a reversal."""
+
+
+class Resolver:
+    """See the module. ``round`` does what is due now; ``next_due`` says when to call it next."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        journal: Journal,
+        clock: HostClock,
+        random: Random,
+        settings: Settings,
+        emit: Callable[[Event], None],
+        presence: Presence,
+        turn: Turn,
+        be_ready: Callable[[], Awaitable[None]],
+    ) -> None:
+        self._exchange, self._journal, self._clock, self._random = exchange, journal, clock, random
+        self._settings, self._emit, self._presence = settings, emit, presence
+        self._turn, self._be_ready = turn, be_ready
+        self._due: dict[str, float] = {}
+        self._tries: dict[str, int] = {}
+        self._alarmed: set[tuple[str, bool]] = set()
+        self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
+        self._refunds: dict[str, datetime] = {}
+        exchange.on_refund = self._watch
+        now = clock.now()
+        for payment in journal.begun_since(now - timedelta(seconds=REFUND_CHECKS[-1])):
+            if payment.kind is Kind.REFUND and payment.state is State.APPROVED:
+                self._refunds[payment.id] = now
+
+    async def round(self) -> None:
+        """One step of everything that is due; ends early where a payment comes or the host does not answer.
+
+        Raises JournalError.
+        """
+        steps = [partial(self._step, p.id) for p in self._journal.unresolved() if self._wait(p) <= 0]
+        steps += [partial(self._check, refund_id) for refund_id in self._refunds_due()]
+        for step in steps:
+            if self._silence() > 0:
+                return
+            try:
+                await self._turn.between(step)
+            except Interrupted:
+                return
+
+    def next_due(self) -> float | None:
+        """Seconds until there is something to do; None when there is nothing open."""
+        now = self._clock.now()
+        waits = [self._wait(payment) for payment in self._journal.unresolved()]
+        waits += [(at - now).total_seconds() for at in self._refunds.values()]
+        return max(0.0, min(waits), self._silence()) if waits else None
+
+    def wake(self) -> None:
+        """The host answers: all is due."""
+        self._quiet = None
+        self._tries.clear()
+        self._due.clear()
+
+    async def everything(self) -> list[Payment]:
+        """A step of every open payment at once, due or not; the payments as they stand then."""
+        found = self._journal.unresolved()
+        for payment in found:
+            async with self._turn:
+                await self._be_ready()
+                await self._go_on(payment.id)
+        return [self._journal.payment(payment.id) for payment in found]
+
+    async def until_it_changes(self, payment: Payment) -> None:
+        """Go on with the payment if it is due; else wait until it is, or until anything has changed."""
+        wait = max(self._wait(payment), self._silence())
+        if wait > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._exchange.changed()
+        else:
+            with contextlib.suppress(Interrupted):
+                await self._turn.between(partial(self._step, payment.id))
+
+    # -- below ----------------------------------------------------------------------------------------------
+
+    async def _step(self, payment_id: str) -> None:
+        silent = self._exchange.silent
+        try:
+            await self._be_ready()
+            await self._go_on(payment_id)
+        except JournalError:
+            raise
+        except TillError:  # the terminal cannot pay now, or no keys are to be had
+            self._fall_silent()
+        if self._exchange.silent > silent:
+            self._fall_silent()
+
+    async def _go_on(self, payment_id: str) -> None:
+        ended = await self._exchange.again(self._journal.payment(payment_id))
+        self._plan(ended)
+        if ended.payment.parent and ended.payment.state not in OPEN:
+            charge = self._journal.payment(ended.payment.parent)
+            if charge.state in OPEN:
+                self._plan(await self._exchange.again(charge))
+
+    def _plan(self, ended: Ended) -> None:
+        payment, now = ended.payment, _time()
+        if payment.state not in OPEN:
+            self._due.pop(payment.id, None)
+            self._tries.pop(payment.id, None)
+            return
+        self._alarm(payment, person=ended.act is Act.ASK_PERSON)
+        tries = self._tries[payment.id] = self._tries.get(payment.id, 0) + 1
+        self._due[payment.id] = now + self._backoff(tries)
+
+    def _alarm(self, payment: Payment, *, person: bool) -> None:
+        now = self._clock.now()
+        age = (now - payment.created_at).total_seconds()
+        overdue = person or (payment.state in DOUBTFUL and age >= self._settings.alarm_after)
+        if overdue and (payment.id, person) not in self._alarmed:
+            self._alarmed.add((payment.id, person))
+            self._emit(
+                Overdue(
+                    at=now,
+                    payment_id=payment.id,
+                    kind=payment.kind.value,
+                    state=payment.state.value,
+                    reference=payment.reference,
+                    amount=payment.amount,
+                    seconds=age,
+                    person=person,
+                )
+            )
+
+    def _wait(self, payment: Payment) -> float:
+        if payment.state is State.HELD:
+            return self._presence.confirm_left(payment)
+        return self._due.get(payment.id, 0.0) - _time()
+
+    def _silence(self) -> float:
+        """Seconds for which nobody is tried; at the first answer to anybody all are tried at once."""
+        if self._quiet is None:
+            return 0.0
+        until, heard = self._quiet
+        if self._exchange.heard > heard:
+            self.wake()
+            return 0.0
+        return until - _time()
+
+    def _fall_silent(self) -> None:
+        tries = self._tries[""] = self._tries.get("", 0) + 1
+        self._quiet = (_time() + self._backoff(tries), self._exchange.heard)
+
+    def _backoff(self, tries: int) -> float:
+        share: float = int.from_bytes(self._random(4), "big") / 2**32
+        return max(WAIT_FIRST, min(WAIT_MOST, WAIT_FIRST * 2.0 ** min(tries, 16)) * share)
+
+    # -- refunds that the host fails later ----------------------------------------------------------------------
+
+    def _watch(self, refund: Payment) -> None:
+        if self._settings.host.offers_lookup and refund.state is State.APPROVED:
+            self._refunds[refund.id] = refund.created_at + timedelta(seconds=REFUND_CHECKS[0])
+
+    def _refunds_due(self) -> list[str]:
+        now = self._clock.now()
+        return [refund_id for refund_id, at in self._refunds.items() if at <= now]
+
+    async def _check(self, refund_id: str) -> None:
+        refund = self._journal.payment(refund_id)
+        if refund.state is not State.APPROVED:
+            del self._refunds[refund_id]
+            return
+        try:
+            await self._be_ready()
+            refund = await self._exchange.checked(refund)
+        except JournalError:
+            raise
+        except TillError:
+            self._fall_silent()
+            return
+        now = self._clock.now()
+        moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
+        later = [moment for moment in moments if moment > now]
+        if later and refund.state is State.APPROVED:
+            self._refunds[refund_id] = later[0]
+        else:
+            del self._refunds[refund_id]
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()
