@@ -1,11 +1,14 @@
-"""What a reader hands over: a card, as one of a few frozen values. None shows more than a masked PAN."""
+"""What a reader hands over: a card, as one of a few values. None shows more than a masked PAN."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from hw.apdu import MAX_CHAIN, Command, Response, follow_up
+from hw.errors import CardError
 from hw.pan import check_expiry, check_pan, mask_pan
 
 
@@ -70,6 +73,64 @@ class ManualCard:
 
     def __repr__(self) -> str:
         return f"ManualCard({self.masked_pan})"
+
+
+class ChipCard(ABC):
+    """A chip card that the reader powers, by contact or by its field: it is asked, and answers.
+
+    ``answer`` is its ATR (ISO/IEC 7816-3) or its ATS (ISO/IEC 14443-4), ``uid`` its anticollision number, empty for
+    a contact card. What is asked, and what the answers mean, is not the reader's to know.
+    """
+
+    def __init__(self, entry_mode: Literal[EntryMode.CHIP, EntryMode.CONTACTLESS], answer: bytes, uid: bytes = b""):
+        self.entry_mode, self.answer, self.uid = entry_mode, answer, uid
+
+    async def transmit(self, command: Command) -> Response:
+        """Send a command and give the whole answer: what a card says in pieces (61xx, 6Cxx) is put together.
+
+        Raises CardGone when the card is not there any more, CardError for an answer that is none, LineGone when
+        the reader is not, and NoAnswer when it says nothing.
+        """
+        data = b""
+        for _ in range(MAX_CHAIN):
+            response = Response.decode(await self._exchange(command.encode()))
+            data += response.data
+            following = follow_up(command, response)
+            if following is None:
+                return Response(data, response.sw)
+            command = following
+        raise CardError("the card always has more to say, and never says it")
+
+    @abstractmethod
+    async def _exchange(self, command: bytes) -> bytes:
+        """One command to the card and its answer with the status words; raises as ``transmit`` does."""
+
+    @abstractmethod
+    async def release(self) -> None:
+        """Let go of the card: power off, or field off. Nothing happens where it is gone already."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.entry_mode.value})"
+
+
+@dataclass(frozen=True, repr=False, slots=True, kw_only=True)
+class SealedCard:
+    """A card whose data a reader has encrypted by itself (DUKPT, ANSI X9.24): nobody here can open it.
+
+    ``data`` is the ciphertext and ``ksn`` its key serial number, as they came. ``tags`` are EMV objects in the
+    clear, in BER-TLV and without track data.
+    """
+
+    scheme: Literal["dukpt-aes", "dukpt-tdes"]
+    ksn: bytes
+    data: bytes
+    masked_pan: str
+    entry_mode: EntryMode
+    expiry: str = ""
+    tags: bytes = field(default=b"")
+
+    def __repr__(self) -> str:
+        return f"SealedCard({self.masked_pan})"
 
 
 Card = StripeCard | ManualCard

@@ -7,9 +7,11 @@ a PAN, a track, a key or a byte of a frame.
      +- BadAddress         the URL of a reader or of a line makes no sense
      +- LineError          the line to the reader: no such port, no permission, busy, not a serial port
      |   +- LineGone       it was there and is not any more
+     |   +- NoAnswer       the line is there, and the reader says nothing
      +- FramingError       bytes came, and they are no frame of this reader
      +- ProtocolError      frames came, and they are not what this reader may say now
      +- CardError          the reader works, the card does not: unreadable, or not a payment card
+     |   +- CardGone       it was there and was taken away
      +- NotSupported       no such driver, or this reader cannot do that
      +- TimedOut           nobody presented a card in time
      +- Cancelled          the wait was called off
@@ -47,6 +49,12 @@ class LineGone(LineError):
     advice = "Plug the reader in again; the next try opens it anew."
 
 
+class NoAnswer(LineError):
+    """Example: ``pn532:///dev/ttyAMA0: no answer to GetFirmwareVersion within 1 s``."""
+
+    advice = "Check power, cable and baud rate, and that it is this kind of reader: `till reader probe` asks."
+
+
 class FramingError(ReaderError):
     """Example: ``57 bytes came that are no swipe of a known format``."""
 
@@ -61,6 +69,12 @@ class CardError(ReaderError):
     """Example: ``track 2 could not be read``."""
 
     advice = "Swipe the card again; if that does not help, use another card."
+
+
+class CardGone(CardError):
+    """Example: ``pn532:///dev/ttyAMA0: the card was taken away``."""
+
+    advice = "Present the card again, and leave it until it is done."
 
 
 class NotSupported(ReaderError):

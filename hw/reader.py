@@ -9,17 +9,19 @@ A reader is named by one URL, which says the driver, the line under it and their
     async with open_reader("magstripe:///dev/ttyS1") as reader:
         card = await reader.wait_for_card(timeout=30.0)
 
-A driver (python-can taught us this cut) says what its reader is capable of and how to get the next card out of
-an open line. Deadlines, cancelling, stale input, and opening a line again that went away are written here, once.
+A driver (python-can taught us this cut) says what its reader is capable of, how to wake it on a line that has just
+been opened, and how to get the next card out of it. Deadlines, cancelling, stale input, opening a line again that
+went away, what is counted, traced and told are written here, once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import entry_points
 from types import TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -28,6 +30,11 @@ from hw.card import Card
 from hw.errors import BadAddress, Cancelled, LineGone, NotSupported, ProtocolError, ReaderError, TimedOut
 from hw.line import Link
 from hw.link import open_link
+from hw.trace import Language, Tracer
+from hw.wire import Framer, Statistics, Wire
+
+GROUP: Final = "tillwright.readers"
+"""Entry points by which other packages add drivers: the driver's name = "module:class"."""
 
 DRIVERS: Final[Mapping[str, str]] = {
     "magstripe": "hw.magstripe:MagstripeReader",
@@ -74,20 +81,59 @@ def parse_address(url: str) -> Address:
     return Address(url, driver, where, options)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderEvent:
+    """The root: something happened at the reader with this URL."""
+
+    url: str
+
+
+class CardInserted(ReaderEvent):
+    """A card is in the slot, or in the field."""
+
+
+class CardRemoved(ReaderEvent):
+    """The card was taken away."""
+
+
+class ReaderGone(ReaderEvent):
+    """The line to the reader is gone: unplugged, or hung up."""
+
+
+class ReaderBack(ReaderEvent):
+    """The line that was gone is open again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """What the next card is to pay, for a reader that wants to know: minor units, ISO 4217 number and exponent."""
+
+    minor: int
+    currency: int
+    exponent: int = 2
+
+
 class Reader(ABC):
     """A reader that can be waited on for a card. Use it as an async context manager, or open and close it.
 
     A driver gives ``capabilities``, names in ``OPTIONS`` the options of the URL that are its own (the rest is
-    the line's), and writes `_next_card`.
+    the line's), and in ``LINE`` the line's settings that differ from 9600 8N1; it writes `_next_card`, and
+    `_start` where the reader has to be woken or set. Frames go over `_wire`.
+
+    ``on_event`` is told what happens; ``tracer`` sees every frame; ``statistics`` count.
     """
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Options of the URL that are the driver's, each with its choices; the first is the default."""
+    LINE: ClassVar[Mapping[str, str]] = {}
+    """Settings of a serial line that hold unless the URL says otherwise, as ``{"baud": "115200"}``."""
 
     def __init__(self, address: Address) -> None:
         self.url = address.url
         self.options = {name: choices[0] for name, choices in self.OPTIONS.items()}
         line_options = dict(address.options)
+        if "socket://" not in address.line:
+            line_options = {**self.LINE, **line_options}
         for name, choices in self.OPTIONS.items():
             if name in line_options:
                 self.options[name] = line_options.pop(name)
@@ -97,6 +143,11 @@ class Reader(ABC):
         self._link: Link | None = None
         self._wait: asyncio.Timeout | None = None
         self._cancelled = False
+        self._lost = False
+        self.sale: Sale | None = None
+        self.statistics = Statistics()
+        self.tracer: Tracer | None = None
+        self.on_event: Callable[[ReaderEvent], None] = _unheard
 
     @property
     @abstractmethod
@@ -110,10 +161,32 @@ class Reader(ABC):
         May be cancelled at any await. Raises CardError for a card that does not read.
         """
 
+    async def _start(self, link: Link) -> None:
+        """Wake and set a reader whose line has just been opened; the default does nothing.
+
+        Raises NoAnswer where nobody is there, and ProtocolError where it is another kind of reader.
+        """
+        del link
+
+    def _wire(self, link: Link, framer: Framer, language: Language) -> Wire:
+        """Frames over the line, counted and traced."""
+        return Wire(link, framer, language, counts=self.statistics, tracer=self.tracer)
+
     async def open(self) -> None:
-        """Open the line; raises LineError and BadAddress. Done already, it does nothing."""
-        if self._link is None:
-            self._link = await open_link(self._line, name=self.url)
+        """Open the line and wake the reader; raises LineError and BadAddress. Done already, it does nothing."""
+        if self._link is not None:
+            return
+        link = await open_link(self._line, name=self.url)
+        try:
+            await self._start(link)
+        except BaseException:
+            await link.close()
+            raise
+        self._link = link
+        self.statistics.openings += 1
+        if self._lost:
+            self._lost = False
+            self.on_event(ReaderBack(url=self.url))
 
     async def close(self) -> None:
         """Let go of the line; a wait under way ends with LineGone."""
@@ -130,8 +203,8 @@ class Reader(ABC):
     ) -> None:
         await self.close()
 
-    async def wait_for_card(self, timeout: float | None = 30.0) -> Card:
-        """The next card that is presented, within ``timeout`` seconds (None: for ever).
+    async def wait_for_card(self, timeout: float | None = 30.0, sale: Sale | None = None) -> Card:
+        """The next card that is presented, within ``timeout`` seconds (None: for ever), to pay ``sale``.
 
         What was presented before the call does not count: the card of the customer before must not pay for
         this one. A line that went away in an earlier wait is opened again first, within the same timeout.
@@ -142,7 +215,7 @@ class Reader(ABC):
         """
         if self._wait is not None:
             raise ProtocolError(f"{self.url}: a wait for a card is already under way")
-        self._cancelled = False
+        self._cancelled, self.sale = False, sale
         self._wait = deadline = asyncio.timeout(timeout)
         try:
             async with deadline:
@@ -163,8 +236,15 @@ class Reader(ABC):
         try:
             return await self._next_card(self._link)
         except LineGone:
-            await self.close()
+            await self._mourn()
             raise
+
+    async def _mourn(self) -> None:
+        """The line is gone: let go of it, and tell."""
+        if not self._lost:
+            self._lost = True
+            self.on_event(ReaderGone(url=self.url))
+        await self.close()
 
     def cancel(self) -> None:
         """Call off the wait that is under way, which raises Cancelled; without one, nothing happens."""
@@ -173,17 +253,46 @@ class Reader(ABC):
             self._wait.reschedule(asyncio.get_running_loop().time())
 
 
+def _unheard(_event: ReaderEvent) -> None:
+    return None
+
+
 def open_reader(url: str) -> Reader:
     """The reader that a URL names, not open yet: enter it with ``async with``.
 
+    Drivers are those of `DRIVERS` and those that other packages add by entry points of the group `GROUP`.
     Raises BadAddress, and NotSupported for a driver that there is not.
     """
     address = parse_address(url)
-    if address.driver not in DRIVERS:
-        raise NotSupported(f"there is no driver named {address.driver!r} (there are: {', '.join(DRIVERS)})")
-    module, _, name = DRIVERS[address.driver].partition(":")
-    driver: type[Reader] = getattr(import_module(module), name)
-    return driver(address)
+    return _driver(address.driver)(address)
 
 
-__all__ = ["Address", "Capabilities", "DRIVERS", "Reader", "ReaderError", "open_reader", "parse_address"]
+def _driver(name: str) -> type[Reader]:
+    if name in DRIVERS:
+        module, _, attribute = DRIVERS[name].partition(":")
+        ours: type[Reader] = getattr(import_module(module), attribute)
+        return ours
+    added = {point.name: point for point in entry_points(group=GROUP)}
+    if name in added:
+        theirs: type[Reader] = added[name].load()
+        return theirs
+    known = ", ".join((*DRIVERS, *sorted(added)))
+    raise NotSupported(f"there is no driver named {name!r} (there are: {known})")
+
+
+__all__ = [
+    "Address",
+    "Capabilities",
+    "CardInserted",
+    "CardRemoved",
+    "DRIVERS",
+    "GROUP",
+    "Reader",
+    "ReaderBack",
+    "ReaderError",
+    "ReaderEvent",
+    "ReaderGone",
+    "Sale",
+    "open_reader",
+    "parse_address",
+]

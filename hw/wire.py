@@ -1,0 +1,124 @@
+"""Frames over a line: sent, cut out of what comes, counted, timed and traced. Written once, for every protocol.
+
+    wire = Wire(link, Framer(), LANGUAGE)
+    await wire.send(build(...))
+    frame = await wire.receive(1.0, "GetFirmwareVersion")
+
+What a frame says is the driver's to know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from hw.errors import NoAnswer
+from hw.line import Link
+from hw.trace import Language, Tracer
+
+KEPT: Final = 1000
+"""Round-trip times that are kept."""
+BACKLOG: Final = 64
+"""Frames that may wait to be taken; the oldest go beyond, as a reader that is not listened to talks to nobody."""
+
+
+class Framer(Protocol):
+    """Cuts a stream into frames. Takes any bytes in any pieces, and holds one frame at most."""
+
+    dropped: int
+    """Bytes so far that were no part of a frame."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take what came, in the order of its coming; give the whole frames that it ends, checked."""
+
+    def reset(self) -> None:
+        """Forget what was begun."""
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What passed a line since it was first opened. Times are in seconds."""
+
+    frames_out: int = 0
+    frames_in: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    dropped: int = 0
+    """Bytes that were no part of a frame."""
+    retries: int = 0
+    openings: int = 0
+    errors: Counter[str] = field(default_factory=Counter)
+    """How often each kind of error was met, by the name of its class."""
+    round_trips: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    @property
+    def round_trip(self) -> float | None:
+        """The median of the last round trips; None before the first."""
+        return statistics.median(self.round_trips) if self.round_trips else None
+
+
+class Wire:
+    """A link on which frames travel. ``name`` is what errors call it; one coroutine at a time may receive."""
+
+    def __init__(
+        self,
+        link: Link,
+        framer: Framer,
+        language: Language,
+        *,
+        counts: Statistics | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        self.link, self.name = link, link.name
+        self.counts = counts if counts is not None else Statistics()
+        self._framer, self._language, self._tracer = framer, language, tracer
+        self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
+        self._asked_at: float | None = None
+
+    async def send(self, frame: bytes) -> None:
+        """Send one frame, in one write; raises LineGone."""
+        self.counts.frames_out += 1
+        self.counts.bytes_out += len(frame)
+        if self._tracer is not None:
+            self._tracer.frame("out", frame, self._language)
+        self._asked_at = asyncio.get_running_loop().time()
+        await self.link.write(frame)
+
+    async def receive(self, timeout: float | None, what: str) -> bytes:
+        """The next whole frame, within ``timeout`` seconds (None: for ever).
+
+        Raises NoAnswer, saying to ``what``, and LineGone. Bytes that are no frame are dropped and counted.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._waiting:
+                    self._take(await self.link.read())
+        except TimeoutError:
+            self._take(self.link.take())  # a loop that was held up may time out with bytes waiting
+            if not self._waiting:
+                self.counts.errors[NoAnswer.__name__] += 1
+                raise NoAnswer(f"{self.name}: no answer to {what} within {timeout:g} s") from None
+        return self._waiting.popleft()
+
+    def discard(self) -> None:
+        """Drop what has come and was not taken, and what of a frame was begun."""
+        self.link.discard()
+        self._waiting.clear()
+        self._framer.reset()
+
+    def _take(self, data: bytes) -> None:
+        before = self._framer.dropped
+        frames = self._framer.feed(data)
+        self.counts.bytes_in += len(data)
+        self.counts.dropped += self._framer.dropped - before
+        for frame in frames:
+            self.counts.frames_in += 1
+            if self._asked_at is not None:
+                self.counts.round_trips.append(asyncio.get_running_loop().time() - self._asked_at)
+                self._asked_at = None
+            if self._tracer is not None:
+                self._tracer.frame("in", frame, self._language)
+            self._waiting.append(frame)

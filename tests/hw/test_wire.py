@@ -1,0 +1,164 @@
+"""Frames over a line: counted, traced, late and noisy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from hw.apdu import Command
+from hw.card import ChipCard, EntryMode, SealedCard
+from hw.errors import CardError, NoAnswer, ProtocolError
+from hw.line import Link
+from hw.trace import Language, Tracer, read_trace
+from hw.wire import BACKLOG, Statistics, Wire
+from sim.virtual_time import run
+
+LANGUAGE = Language(describe=lambda frame: frame[1:-1].decode(), masked=lambda frame: frame.replace(b"1", b"0"))
+
+
+class Brackets:
+    """Frames are what stands between ( and )."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self._held = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        frames = []
+        for code in data:
+            byte = bytes((code,))
+            if not self._held and byte != b"(":
+                self.dropped += 1
+                continue
+            self._held += byte
+            if byte == b")":
+                frames.append(self._held)
+                self._held = b""
+        return frames
+
+    def reset(self) -> None:
+        self._held = b""
+
+
+class Told(Link):
+    """A line in memory: what is put into ``coming`` comes."""
+
+    def __init__(self) -> None:
+        super().__init__("told:")
+        self.coming: asyncio.Queue[bytes] = asyncio.Queue()
+        self.written = b""
+
+    async def read(self) -> bytes:
+        return await self.coming.get()
+
+    def take(self) -> bytes:
+        return b"" if self.coming.empty() else self.coming.get_nowait()
+
+    def discard(self) -> None:
+        while self.take():
+            pass
+
+    async def write(self, data: bytes) -> None:
+        self.written += data
+
+    async def close(self) -> None:
+        pass
+
+
+def test_frames_are_cut_counted_timed_and_traced():
+    lines: list[str] = []
+
+    async def main() -> Statistics:
+        link, loop = Told(), asyncio.get_running_loop()
+        wire = Wire(link, Brackets(), LANGUAGE, tracer=Tracer(lines.append, loop.time))
+        await wire.send(b"(ask1)")
+        loop.call_later(0.25, link.coming.put_nowait, b"xx(hel")
+        loop.call_later(0.5, link.coming.put_nowait, b"lo1)(more)")
+        assert await wire.receive(1.0, "ask") == b"(hello1)"
+        assert await wire.receive(1.0, "ask") == b"(more)"
+        assert link.written == b"(ask1)"
+        return wire.counts
+
+    counts = run(main())
+    assert (counts.frames_out, counts.frames_in, counts.bytes_out, counts.bytes_in) == (1, 2, 6, 16)
+    assert (counts.dropped, counts.round_trip) == (2, 0.5)
+    assert [json.loads(line) for line in lines] == [
+        {"t": 0.0, "way": "out", "frame": b"(ask0)".hex(), "what": "ask1"},
+        {"t": 0.5, "way": "in", "frame": b"(hello0)".hex(), "what": "hello1"},
+        {"t": 0.5, "way": "in", "frame": b"(more)".hex(), "what": "more"},
+    ]
+    assert [traced.data for traced in read_trace(lines)] == [b"(ask0)", b"(hello0)", b"(more)"]
+
+
+def test_silence_is_named_and_counted():
+    async def main() -> None:
+        wire = Wire(Told(), Brackets(), LANGUAGE)
+        with pytest.raises(NoAnswer, match="told:: no answer to the question within 1.5 s"):
+            await wire.receive(1.5, "the question")
+        assert wire.counts.errors == {"NoAnswer": 1}
+        assert wire.counts.round_trip is None
+
+    run(main())
+
+
+def test_a_reader_that_talks_without_being_heard_fills_no_memory():
+    async def main() -> None:
+        link = Told()
+        wire = Wire(link, Brackets(), LANGUAGE)
+        link.coming.put_nowait(b"(a)" * 1000 + b"(z)")
+        assert await wire.receive(1.0, "nothing") == b"(a)"
+        rest = [await wire.receive(1.0, "nothing") for _ in range(BACKLOG - 1)]
+        assert rest[-1] == b"(z)"
+        link.coming.put_nowait(b"(half")
+        wire.discard()
+        link.coming.put_nowait(b"(whole)")
+        assert await wire.receive(1.0, "nothing") == b"(whole)"
+
+    run(main())
+
+
+@pytest.mark.parametrize("line", ["{", '{"t":0,"way":"up","frame":""}', '{"t":0,"way":"in","frame":"0g"}', "[]"])
+def test_what_is_no_trace_is_refused_by_its_line(line):
+    with pytest.raises(ProtocolError, match="line 2 "):
+        list(read_trace(["\n", line]))
+
+
+class Scripted(ChipCard):
+    """Answers what it was given, and stops at the first deviation."""
+
+    def __init__(self, *pairs: tuple[str, str]) -> None:
+        super().__init__(EntryMode.CHIP, b"")
+        self.pairs = list(pairs)
+
+    async def _exchange(self, command: bytes) -> bytes:
+        wanted, answer = self.pairs.pop(0)
+        assert command.hex() == wanted
+        return bytes.fromhex(answer)
+
+    async def release(self) -> None:
+        pass
+
+
+def test_what_a_card_says_in_pieces_is_put_together():
+    card = Scripted(("00b2010c00", "6c03"), ("00b2010c03", "0102036102"), ("00c0000002", "04059000"))
+    answer = asyncio.run(card.transmit(Command(0x00, 0xB2, 0x01, 0x0C, le=256)))
+    assert (answer.data.hex(), answer.ok) == ("0102030405", True)
+
+
+def test_a_card_that_never_ends_is_a_card_error():
+    card = Scripted(("00b2010c00", "6101"), *[("00c0000001", "aa6101")] * 100)
+    with pytest.raises(CardError, match="never says it"):
+        asyncio.run(card.transmit(Command(0x00, 0xB2, 0x01, 0x0C, le=256)))
+
+
+def test_a_sealed_card_shows_its_masked_pan_alone():
+    card = SealedCard(
+        scheme="dukpt-aes",
+        ksn=b"\1\2",
+        data=b"\3\4",
+        masked_pan="476173******0119",
+        entry_mode=EntryMode.CONTACTLESS,
+    )
+    assert repr(card) == "SealedCard(476173******0119)"
