@@ -3,6 +3,7 @@
 settings.toml   what a person may set
 vault           identity, keys, activation, configuration: sealed
 journal.db      every payment
+journal.keys    what opens the sealed requests of open payments
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ VAULT_FILE = vault_file.FILE_NAME
 CREDENTIAL_NAME = "tillwright"
 """The systemd credential that opens the vault of an unattended terminal."""
 JOURNAL_ID = "journal_id"
+JOURNAL_SEQ = "journal_seq"
+"""The vault's fact of how many records the journal had when the vault was last written."""
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -134,7 +137,7 @@ def provision(
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         settings_file.save(home, url, str(credentials_file) if credentials_file else None, reader)
-        _new_journal(home / JOURNAL_FILE, journal_id, disk)
+        _new_journal(home / JOURNAL_FILE, journal_id, disk, random)
     except OSError as error:
         raise SettingsError(
             f"{home} cannot be written: {error.strerror}", advice="Check the disk, then try again."
@@ -169,7 +172,7 @@ def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], 
         raise SettingsError("the device document: zmk.key is not hex") from None
 
 
-def _new_journal(path: Path, journal_id: str, disk: Disk) -> None:
+def _new_journal(path: Path, journal_id: str, disk: Disk, random: Random) -> None:
     """An empty journal, in place of the empty one of a provisioning that was cut short."""
     if path.exists():
         if not is_blank(path) and _holds_payments(path):
@@ -179,7 +182,7 @@ def _new_journal(path: Path, journal_id: str, disk: Disk) -> None:
             )
         for name in (path.name, path.name + "-wal", path.name + "-shm"):
             path.with_name(name).unlink(missing_ok=True)
-    Journal.create(path, journal_id, disk=disk).close()
+    Journal.create(path, journal_id, disk=disk, random=random).close()
     disk.sync(path.parent)
 
 

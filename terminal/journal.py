@@ -39,6 +39,7 @@ from terminal.journal_file import (
     closed_on_error,
     connect,
     keys_path,
+    looked_at,
     translated,
 )
 from terminal.journal_store import Store
@@ -139,7 +140,7 @@ class Journal:
                 f"{path} is missing", advice="Restore it; in a new home run `till provision` first."
             )
         with translated(path):
-            db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            db = sqlite3.connect(looked_at(path), uri=True, isolation_level=None)
             with closed_on_error(db):
                 journal = cls(Store(path, db, None), checked_id(path, db, None))
                 journal._store.fresh()
@@ -343,6 +344,17 @@ class Journal:
             self._store.forget()
             self.tidy(whole=True)
         return done.payments
+
+    def carry(
+        self, facts: dict[str, Any], payments: Iterable[tuple[Known, SealedRequest | None]], at: datetime
+    ) -> None:
+        """Begin a journal that follows another: what is known of that one, and the payments that it proves."""
+        with self._store.transaction(at) as append:
+            append("", Care.SUCCEEDS, facts)
+            for known, request in payments:
+                news = {"news": True} if known.news else {}
+                mark = self._store.put_by(known.payment.id, request)
+                append(known.payment.id, Care.CARRIED, first_facts(known.payment) | news, mark)
 
     def totals(self, scheme: Callable[[str], str], *, gone: bool = False) -> dict[Bucket, Total]:
         """What was asked and what came of it, by day, currency, scheme, entry mode, kind and state: of every

@@ -176,8 +176,9 @@ def fold(known: dict[str, Known], record: Record) -> None:
             known[payment_id] = replace(known[payment_id], news=False)
     happened = record.happened
     if happened is Care.CARRIED:
-        payment = msgspec.convert(record.facts | {"id": record.payment_id}, Payment)
-        known[payment.id] = Known(record.seq, payment, record.mark)
+        carried = record.facts | {"id": record.payment_id}
+        news = bool(carried.pop("news", False))
+        known[record.payment_id] = Known(record.seq, msgspec.convert(carried, Payment), record.mark, news)
     elif happened is Happened.JOURNALLED:
         if record.payment_id in known:
             raise ValueError("it has begun already")

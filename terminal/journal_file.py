@@ -151,3 +151,14 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else "the disk failed"
         raise JournalUnwritable(f"{path} cannot be written: {why}", advice=advice) from None
+
+
+def looked_at(path: Path) -> str:
+    """SQLite's name of a journal that is only looked at.
+
+    SQLite makes a file beside a journal in WAL mode even to read it. Where it may not, as on a disk that is
+    read-only, and nothing is left to be read from a WAL, it is told that nobody will write ("immutable").
+    """
+    wal = path.with_name(path.name + "-wal")
+    still = not os.access(path.parent, os.W_OK) and not (wal.exists() and wal.stat().st_size)
+    return f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
