@@ -95,7 +95,7 @@ def test_frames_are_cut_counted_timed_and_traced():
 def test_silence_is_named_and_counted():
     async def main() -> None:
         wire = Wire(Told(), Brackets(), LANGUAGE)
-        with pytest.raises(NoAnswer, match="told:: no answer to the question within 1.5 s"):
+        with pytest.raises(NoAnswer, match=r"told:: no answer to the question within 1\.5 s"):
             await wire.receive(1.5, "the question")
         assert wire.counts.errors == {"NoAnswer": 1}
         assert wire.counts.round_trip is None
