@@ -68,7 +68,7 @@ class Counter:
     async def come_up(self, till: Terminal) -> None:
         """What a till does first when it has come up: it says who has left, and asks again for who has not."""
         for reference in tuple(self.abandoned):
-            await self._abandon(till, reference)
+            self._abandon(till, reference)
             del self.abandoned[reference]
         for reference, step in tuple(self.asked_again.items()):
             del self.asked_again[reference]
@@ -130,10 +130,8 @@ class Counter:
 
     async def _walk_out(self, till: Terminal, step: of.Charge, sale: Sale, asking: asyncio.Future[Payment]) -> None:
         self.history.add(self.now(), "shopper", "leaves", reference=step.reference, how=step.how)
-        if step.how == "abandon":
-            await self._abandon(till, step.reference)
-        else:
-            asking.cancel()
+        if step.how == "cancel" or not self._abandon(till, step.reference):
+            asking.cancel()  # nothing of it has begun, or the till has no other word for it
             await asyncio.wait((asking,))
         if sale.saw is None:
             self.record.leave(sale, self.now())
@@ -210,14 +208,14 @@ class Counter:
         """What the shopper was told was approved, in minor units; None where nothing was."""
         return None if sale is None or sale.saw is None or not sale.charge_id else sale.approved
 
-    async def _abandon(self, till: Terminal, reference: str) -> None:
+    def _abandon(self, till: Terminal, reference: str) -> bool:
+        """Say that the shopper has left; whether the terminal knows of any such charge."""
         try:
-            payment = await till.abandon(reference)
+            self._told(till.abandon(reference))
         except PaymentRefused as error:
             self.history.add(self.now(), "till", "has nothing to abandon", reference=reference, says=str(error))
-        else:
-            if payment is not None:
-                self._told(payment)
+            return False
+        return True
 
     async def _undo(self, till: Terminal, reference: str, charge_id: str) -> None:
         """Cancel it; refund it where it is too late for that."""

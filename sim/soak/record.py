@@ -65,6 +65,7 @@ class Sent:
     at: float
     call: str
     key: str
+    """The idempotency key of a charge or a refund; else empty."""
     digest: str
     boot: int
     """In which of the terminal's lives."""

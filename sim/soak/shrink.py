@@ -15,8 +15,8 @@ Fails = Callable[[Day], bool]
 def shrunk(day: Day, fails: Fails, *, about: str = "", tries: int = 200) -> Day:
     """A shorter day that still fails; the day itself where none was found. ``about``: the reference it is about.
 
-    First all that is not about that reference, then halves, quarters and so on down to single steps (ddmin), at most
-    ``tries`` days in all.
+    First all that came after that reference, then all that came long before it, then halves, quarters and so on
+    down to single steps (ddmin), at most ``tries`` days in all.
     """
     budget = _Budget(fails, day, tries)
     steps = list(day.steps)

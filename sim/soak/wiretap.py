@@ -32,8 +32,7 @@ _PLAIN = {(method, path): name for name, (method, path) in CALLS.items() if "{" 
 
 
 class Wiretap:
-    """``sent`` is for ``Network.before``, ``heard`` wraps the host's application. ``key`` of a charge or a refund is
-    its idempotency key; of anything else it is empty."""
+    """``sent`` is for ``Network.before``, ``heard`` wraps the host's application."""
 
     def __init__(self, record: Record, now: Callable[[], float]) -> None:
         self._record, self._now = record, now
