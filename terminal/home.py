@@ -33,8 +33,6 @@ VAULT_FILE = vault_file.FILE_NAME
 CREDENTIAL_NAME = "tillwright"
 """The systemd credential that opens the vault of an unattended terminal."""
 JOURNAL_ID = "journal_id"
-JOURNAL_SEQ = "journal_seq"
-"""The vault's fact of how many records the journal had when the vault was last written."""
 
 
 class Identity(msgspec.Struct, frozen=True):
