@@ -269,6 +269,11 @@ class Asking:
         payment = self._journal.payment(payment.id)
         return Heard(payment, reply, facts=facts, sought=sought, doubt=doubt, offline=offline)
 
+    async def asked(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """A question that belongs to no payment's round; raises what asking the host raises."""
+        found, _ = await self._mending(ask, Errand())
+        return found
+
     async def _mending(self, ask: Callable[[], Awaitable[T]], errand: Errand) -> tuple[T, datetime]:
         """What is asked, again after each refusal that names what could be put right; and when it was asked."""
         while True:

@@ -13,6 +13,7 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from terminal.asking import Asking, Errand, Seal, Store
@@ -26,8 +27,10 @@ from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
 from terminal.payment import OPEN, PAYMENT, REVERSAL, Answer, Happened, Kind, Payment, State
 from terminal.presence import Presence
+from terminal.reconcile import HostBooks, Reconciler, patiently
 from terminal.recovery import Circumstances, Reversal, Sought
 from terminal.settings import Settings
+from terminal.turn import Turn
 
 _DATED: Final = frozenset({Happened.SENT_AGAIN, Happened.SEALED_AGAIN, Happened.SENT_TO_CANCEL, Happened.FORWARDED})
 """Something leaves the device next."""
@@ -294,6 +297,18 @@ class Exchange:
         if status.as_answer().happened is not Happened.FAILED:
             return refund
         return self.happened(refund, Happened.FAILED)
+
+    def reconciler(self, turn: Turn) -> Reconciler:
+        """Compares the whole journal with the host, between payments."""
+        host = self._settings.host
+        return Reconciler(
+            self._journal,
+            HostBooks(self._client, self._asking.asked) if host.offers_lookup else None,
+            self.happened,
+            partial(patiently, turn),
+            skew=timedelta(seconds=self._settings.answer_skew),
+            life=timedelta(seconds=host.request_life + host.call_timeout),
+        )
 
     # -- telling --------------------------------------------------------------------------------------------
 

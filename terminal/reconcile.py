@@ -108,12 +108,13 @@ async def patiently(turn: Turn, work: Callable[[], Awaitable[T]]) -> T:
 class Reconciler:
     """Compares one payment after the other; one question at a time is with the host.
 
-    ``write`` records what happened to a payment and tells it; ``between`` runs a question while nobody pays.
+    ``books`` is None where the host offers no look-up: then nothing is compared. ``write`` records what happened
+    to a payment and tells it; ``between`` runs a question while nobody pays.
     A charge found under a reference was made at most ``skew`` before and ``life`` after its payment was sent.
     """
 
     journal: Memory
-    books: Books
+    books: Books | None
     write: Callable[..., Payment]
     between: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]]
     skew: timedelta
@@ -136,9 +137,11 @@ class Reconciler:
                 charges.setdefault(payment.reference, []).append(payment.id)
         total, done, silent = sum(map(len, groups)), 0, 0
         rows: list[Row] = []
+        if self.books is None:
+            return Reconciliation(since, until, (), offered=False, payments=total)
         for group in groups:
             try:
-                rows += await self._compared(group, charges.get(_reference(group) or "", []))
+                rows += await self._compared(self.books, group, charges.get(_reference(group) or "", []))
                 silent = 0
             except (HostError, CryptoError) as error:
                 silent += 1
@@ -151,7 +154,7 @@ class Reconciler:
                 progress(done, total)
         return Reconciliation(since, until, tuple(rows), payments=total)
 
-    async def _compared(self, group: list[Payment], charges: list[str]) -> list[Row]:
+    async def _compared(self, books: Books, group: list[Payment], charges: list[str]) -> list[Row]:
         """The rows of the charges of one reference, or of a refund; again where one of them changes meanwhile.
 
         ``charges``: the ids of all charges of that reference, of whatever day.
@@ -159,16 +162,16 @@ class Reconciler:
         reference = _reference(group)
         for _ in range(CHANGED_MEANWHILE):
             before = self._family(group, charges)
-            under = await self._asked(partial(self.books.charges, reference)) if reference is not None else []
+            under = await self._asked(partial(books.charges, reference)) if reference is not None else []
             told = {answer.charge_id: answer for answer in under}
             refunds: dict[str, Answer | None] = {}
             for payment in (p for p in before if p.id in {payment.id for payment in group}):
                 if payment.kind is Kind.CHARGE and payment.charge_id and payment.charge_id not in told:
-                    found = await self._asked(partial(self.books.charge, payment.charge_id))
+                    found = await self._asked(partial(books.charge, payment.charge_id))
                     if found is not None:
                         told[payment.charge_id] = found
                 elif payment.kind is Kind.REFUND and payment.refund_id:
-                    refunds[payment.id] = await self._asked(partial(self.books.refund, payment.refund_id))
+                    refunds[payment.id] = await self._asked(partial(books.refund, payment.refund_id))
             if self._family(group, charges) == before:
                 return list(self._rows(group, before, told, refunds))
         note = "it changes while it is compared"

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,12 +46,14 @@ from terminal.payment import OPEN, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, O
 from terminal.presence import Presence
 from terminal.resolver import Resolver
 from terminal.settings import Settings
-from terminal.standing import JOURNAL_SEQ
+from terminal.standing import JOURNAL_SEQ, recall
 from terminal.tolerances import tolerances
 from terminal.turn import Turn
 
 if TYPE_CHECKING:
     import httpx
+
+    from terminal.comparison import Reconciliation
 
 GONE_ON_WITH = UNRESOLVED | {State.REVERSING}
 """Asked for again, a charge in one of these is gone on with at once."""
@@ -133,6 +135,7 @@ class Terminal:
             steady = system_steady if now is system_now else asyncio.get_running_loop().time
             step = timedelta(seconds=settings.clock_step)
             clock = HostClock(now, steady=steady, floor=RELEASED, step=step)
+            recall(clock, journal)
             session = await stack.enter_async_context(
                 HostSession(settings.host, transport=transport, random=random)
             )
@@ -388,6 +391,21 @@ class Terminal:
     def acknowledge(self, payment_id: str) -> None:
         """The caller knows the outcome, and is not given it again by ``outcomes``."""
         self.journal.acknowledge([payment_id])
+
+    async def reconcile(
+        self,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Reconciliation:
+        """Compare the journal with the host, payment by payment, between payments; ``progress(done, total)``.
+
+        The payments that began at ``since`` or after, and before ``until`` (None: all). What was written off here
+        and stands there is taken back by ``keep`` or ``resolve``. Raises NotReady, HostError, CryptoError.
+        """
+        async with self._turn:
+            await self._be_ready()
+        return await self._exchange.reconciler(self._turn).run(since, until, progress)
 
     # -- below ----------------------------------------------------------------------------------------------
 
