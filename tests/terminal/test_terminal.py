@@ -160,7 +160,9 @@ def test_a_cancel_and_a_second_cancel(world):
     ],
 )
 def test_every_outcome_of_the_host_is_understood(world, minor, state, code, approved):
-    payment, found = paying(world, lambda till: till.charge(Amount(minor, "EUR"), reference="r", card=TYPED))
+    payment, found = paying(
+        world, lambda till: till.charge(Amount(minor, "EUR"), reference="r", card=TYPED, accept_partial=True)
+    )
     assert (payment.state, payment.response_code) == (state, code)
     assert (payment.approved and payment.approved.minor) == approved
     assert found == []
@@ -351,7 +353,7 @@ def test_a_terminal_killed_between_journal_and_answer_goes_on_with_the_same_byte
     assert resolved.state is State.APPROVED
     assert len(books) == 1
     sent = [request.content for request in world.network.requests if request.url.path == "/pos/charge"]
-    assert len(set(sent)) == 1
+    assert len({body for body in sent if body}) == 1
 
 
 def test_no_connection_means_no_payment(world):
@@ -450,7 +452,8 @@ def test_what_cannot_be_believed_is_a_doubt_and_never_shown_as_approved(world, r
         (known,) = await till.resolve()
         return doubt.state, known.state
 
-    (doubt, known), found = paying(world, scenario, host={"read_timeout": 15.0, "call_timeout": 40.0})
+    host = {"read_timeout": 15.0, "call_timeout": 40.0, "offers_lookup": False}  # or it would be looked up at once
+    (doubt, known), found = paying(world, scenario, host=host)
     assert doubt is State.IN_DOUBT
     assert known is State.APPROVED
     assert found == []
@@ -635,7 +638,7 @@ def test_against_a_live_host_the_key_set_is_installed_without_its_pin_key(world)
 
 def test_a_reader_that_encrypts_is_not_the_guards_business(world):
     async def scenario(till):
-        await till._wait_for_card(TWELVE_FIFTY, "r")
+        await till._cards.wait(TWELVE_FIFTY, "r")
 
     live(world, scenario, reader=HandedReader(VISA, capabilities=Capabilities(encrypts=True)))
 
@@ -645,10 +648,10 @@ def test_a_reader_that_encrypts_is_not_the_guards_business(world):
 
 def test_a_journal_that_cannot_be_written_stops_the_payment_before_anything_leaves(world):
     async def scenario(till):
-        till.journal._db.execute("PRAGMA query_only = ON")
+        till.journal._store.db.execute("PRAGMA query_only = ON")
         with pytest.raises(JournalUnwritable):
             await till.charge(TWELVE_FIFTY, reference="r", card=TYPED)
-        till.journal._db.execute("PRAGMA query_only = OFF")
+        till.journal._store.db.execute("PRAGMA query_only = OFF")
         return [path for path in world.network.paths() if "charge" in path]
 
     assert paying(world, scenario) == ([], [])
