@@ -120,7 +120,12 @@ class HostClock:
         if confirmed is not None and (self.confirmed is None or confirmed > self.confirmed):
             self.confirm(confirmed)
         if self.confirmed is not None:
-            self._last = max(self._last, self.confirmed)
+            self.not_before(self.confirmed)
+
+    def not_before(self, moment: datetime) -> None:
+        """It has been that late: the device's clock is not believed below it. Against a host it proves nothing."""
+        if moment <= LATEST:
+            self._last = max(self._last, moment)
 
     def confirm(self, moment: datetime) -> None:
         """The host took a request that we dated, and said it was ``moment``: the floor rises with it."""

@@ -98,6 +98,7 @@ class Fetching:
     async def attest(self) -> None:
         """Take a new token."""
         answer = await self._client.attest()
+        self._clock.confirm(self._clock.now())  # the host took a signature of this date
         self._token_life = timedelta(seconds=answer.expires_in_sec)
         self._token, self._token_expires_at = answer.attestation_token, self._clock.now() + self._token_life
         if self._standing.level is not Level.ACTIVATED:

@@ -18,6 +18,7 @@ from terminal.crypto.keystore import Keystore
 from terminal.crypto.vault import Draft, Vault
 from terminal.errors import HostRefused, NotReady
 from terminal.events import DeviceClockJumped, Event, LevelLost, LevelReached
+from terminal.journal import Journal
 
 RECORD: Final = "activation"
 JOURNAL_SEQ: Final = "journal_seq"
@@ -63,6 +64,21 @@ class Record(msgspec.Struct, frozen=True):
 def provisioned_record() -> bytes:
     """The record of a terminal that has just been given its identity."""
     return msgspec.json.encode(Record(ACTIVATION.step(Level.UNPROVISIONED, Step.PROVISIONED)))
+
+
+def recall(clock: HostClock, journal: Journal) -> None:
+    """Let the clock begin no earlier than the journal's last record, with its floor where the host last answered.
+
+    The last record alone makes no floor: it may have been written by a clock that ran ahead, and never sent.
+    """
+    last_at = journal.last_at
+    if last_at is None:
+        return
+    clock.not_before(last_at)
+    lately = journal.begun_since(last_at - timedelta(hours=1))
+    answered = [payment.created_at for payment in lately if payment.charge_id or payment.response_code]
+    if answered:
+        clock.confirm(answered[-1])
 
 
 class Standing:
