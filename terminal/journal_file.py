@@ -130,6 +130,7 @@ _UNWRITABLE = {
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened",
     sqlite3.SQLITE_BUSY: "another process holds it",
     sqlite3.SQLITE_PERM: "this user may not",
+    sqlite3.SQLITE_CONSTRAINT: "another process has written to it",
 }
 
 
