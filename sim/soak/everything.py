@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+NEXT = "next"
+"""In place of an amount: that of the next charge. It is then one that the host does not approve in part, as nobody
+can tell a wrong amount from a partial approval that is true."""
+
 Rules = tuple[dict[str, Any], ...]
 
 
@@ -22,6 +26,7 @@ class Kind(NamedTuple):
 _N = {"nth": [1, 1, 1, 2, 3]}
 _CHARGE = {"call": "charge", "nth": 1}
 _PAY = {"call": ["charge", "charge", "refund", "cancel"], "nth": 1}
+_OF_ONE = {"call": ["refund", "cancel", "charge_lookup"], "nth": 1}
 _SEEK = {"call": ["charge_search", "charge_lookup", "refund_lookup", "charge"], "nth": 1}
 _STATUS = [400, 401, 403, 404, 422, 500, 503]
 _WHEN = ["before", "during", "after"]
@@ -51,8 +56,13 @@ AT_CALLS: tuple[Kind, ...] = (
     Kind("wrong_mac_keys",   0.002, (_ROTATE, {"match": _KEYS, "do": "wrong_mac"})),
     Kind("wrong_kcv",        0.003, (_ROTATE, {"match": _KEYS, "do": "wrong_kcv"})),
     Kind("wrong_key",        0.003, ({"match": _N, "do": "wrong_key"},)),
-    Kind("other_amount",     0.004, ({"match": _SEEK, "do": "other_amount"},)),
-    Kind("other_charge_id",  0.003, ({"match": _SEEK, "do": "other_charge_id"},)),
+    Kind("other_amount",     0.004, ({"match": {"call": "charge", "amount": NEXT}, "do": "other_amount"},)),
+    Kind("other_amount_got", 0.003, (
+        {"match": {"call": "charge", "amount": NEXT, "nth": 1}, "do": "drop_answer"},
+        {"match": {"call": "charge", "amount": NEXT, "nth": 1}, "do": "other_amount"},
+        {"match": {"call": "charge_search", "times": 3}, "do": "other_amount"},
+    )),
+    Kind("other_charge_id",  0.004, ({"match": _OF_ONE, "do": "other_charge_id"},)),
     Kind("old_charge_id",    0.003, ({"match": _SEEK, "do": "old_charge_id"},)),
     Kind("clock",            0.003, ({"match": _N, "do": "clock", "seconds": [-100000, -400, 400, 100000]},)),
     Kind("late_approval",    0.003, ({"match": _CHARGE, "do": "late_approval", "seconds": [10, 40, 300]},)),

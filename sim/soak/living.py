@@ -29,6 +29,8 @@ ATTEMPTS_TO_OPEN = 8
 """Starts in a row that may fail while the disk is in trouble, before the disk is mended."""
 EVENING = 48 * 3600.0
 """Seconds after the last trouble by which everything has to be resolved."""
+AT_LEAST = 4000.0
+"""Seconds of evening in any case: a host may fail a refund later, and the terminal looks for that after an hour."""
 LOOKS = 300.0
 """Seconds between two looks at what is left, in the evening."""
 
@@ -179,7 +181,7 @@ class Life:
         return self._settled
 
     async def _settle_down(self) -> None:
-        until = self.now() + EVENING
+        began = self.now()
         async with self.world.terminal(reader=self.counter.reader) as till:
             listening = asyncio.create_task(self._listen(till.events()))
             keeping = asyncio.create_task(till.keep())
@@ -189,7 +191,8 @@ class Life:
                     await self.counter.come_up(till)
                     await self.counter.hear(till)
                     left = [p for p in till.journal.unresolved() if p.state in OPEN]
-                    if (not left and not self.record.undo) or self.now() > until:
+                    settled = not left and not self.record.undo and self.now() > began + AT_LEAST
+                    if settled or self.now() > began + EVENING:
                         break
                     await asyncio.sleep(LOOKS)
                 await self.world.network.finished()

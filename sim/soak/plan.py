@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import msgspec
+
 from sim.host.outcomes import BY_LAST_DIGITS
 from sim.seed import seeded
 from sim.soak import day as of
-from sim.soak.everything import EVERYTHING, Kind
+from sim.soak.everything import EVERYTHING, NEXT, Kind
 from terminal.clock import Random
 
 T = TypeVar("T")
 
 CARDS = ("visa", "visa-no-chip", "mastercard", "mastercard-no-chip", "amex", "discover", "maestro")
 ENDINGS = tuple(sorted(BY_LAST_DIGITS))
+IN_PART = 30
+"""The ending of an amount of which half is approved."""
 LATER = 8
 """At most so many shoppers later somebody comes back for what they bought."""
 
@@ -91,14 +95,15 @@ def planned(
     coming: dict[int, list[of.AnyStep]] = {}
     for number in range(payments):
         reference = f"r{number}"
+        charge = _charge(dice, reference)
         for kind in kinds:
             if dice.chance(kind.often):
-                steps.append(_trouble(dice, kind))
+                trouble, charge = _trouble(dice, kind, charge)
+                steps.append(trouble)
         if not steady:
             steps += _drawn(BETWEEN, reference, dice)
-        charge = _charge(dice, reference)
         steps.append(charge)
-        if charge.hold or charge.minor % 100 == 30:
+        if charge.hold or charge.minor % 100 == IN_PART:
             steps += _drawn(HELD, reference, dice)
         if dice.chance(0.5):
             steps.append(of.Wait(seconds=float(1 + dice.below(30))))
@@ -135,17 +140,20 @@ def _charge(dice: Dice, reference: str) -> of.Charge:
     )
 
 
-def _trouble(dice: Dice, kind: Kind) -> of.Trouble:
+def _trouble(dice: Dice, kind: Kind, charge: of.Charge) -> tuple[of.Trouble, of.Charge]:
+    """The trouble, and the next charge, which may be part of it."""
+    if charge.minor % 100 == IN_PART and any(rule.get("match", {}).get("amount") == NEXT for rule in kind.rules):
+        charge = msgspec.structs.replace(charge, minor=charge.minor - IN_PART + 100)
     rules, disk = (
-        [{name: _settled(dice, value) for name, value in rule.items()} for rule in wanted] or None
+        [{name: _settled(dice, value, charge.minor) for name, value in rule.items()} for rule in wanted] or None
         for wanted in (kind.rules, kind.disk)
     )
-    return of.Trouble(rules=rules, disk=disk)
+    return of.Trouble(rules=rules, disk=disk), charge
 
 
-def _settled(dice: Dice, value: Any) -> Any:
+def _settled(dice: Dice, value: Any, following: int) -> Any:
     if isinstance(value, list):
         return dice.one(value)
     if isinstance(value, dict):
-        return {name: _settled(dice, inner) for name, inner in value.items()}
-    return value
+        return {name: _settled(dice, inner, following) for name, inner in value.items()}
+    return following if value == NEXT else value
