@@ -35,9 +35,27 @@ OWN: dict[str, Own] = {
     "charge": Own("terminal.cli.pay:charge", "Take a payment."),
     "refund": Own("terminal.cli.pay:refund", "Give back a charge, whole or in part."),
     "cancel": Own("terminal.cli.pay:cancel", "Void a charge before its settlement."),
-    "journal": Own("terminal.cli.look:journal", "List what was asked and what came of it."),
+    "confirm": Own("terminal.cli.held:confirm", "Let a held charge stand: the goods are out."),
+    "void": Own("terminal.cli.held:void", "Take a held charge back."),
+    "abandon": Own("terminal.cli.held:abandon", "Say that the shopper has left."),
+    "resolve": Own("terminal.cli.resolve:resolve", "Go on with what is open."),
+    "outcomes": Own("terminal.cli.resolve:outcomes", "List the outcomes that no till has acknowledged."),
+    "run": Own("terminal.cli.keep:run", "Keep the terminal alive until it is stopped."),
+    "journal": Own("terminal.cli.journal:journal", "List what was asked and what came of it."),
+    "reconcile": Own("terminal.cli.books:reconcile", "Compare the journal with the host, payment by payment."),
+    "totals": Own("terminal.cli.books:totals", "Add up a day."),
     "keys": Own("terminal.cli.keys:keys", "Show what is known of the keys, never the keys."),
 }
+
+
+FOREIGN: dict[str, str] = {
+    "host": "Run a simulated host.",
+    "swipe": "Swipe a simulated card at a reader's line.",
+    "soak": "Live through days full of trouble, and check every one.",
+    "prove": "Search the tables of a payment's life to their end.",
+    "reader": "Simulated readers.",
+}
+"""Commands that other packages are known to bring: an entry point has no text of its own until it is loaded."""
 
 
 class Commands(click.Group):
@@ -89,12 +107,13 @@ class Commands(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             own, point = self._own(name), self._found.get((name,))
+            known = FOREIGN.get(" ".join((*self._path, name)))
             if own:
                 rows.append((name, own.help))
             elif point:
-                rows.append((name, f"Comes with {_needs(point)}."))
+                rows.append((name, f"{known} ({_needs(point)})" if known else f"Comes with {_needs(point)}."))
             else:
-                rows.append((name, "A group of commands."))
+                rows.append((name, known or "A group of commands."))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

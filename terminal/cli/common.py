@@ -35,6 +35,8 @@ class Common:
     verbose: bool = False
     extension: Extension | None = None
     """The command, where it came from an entry point."""
+    watching: bool = False
+    """No single payment is under way: what becomes of any is told as it happens."""
     payment: PaymentChanged | None = None
     """The payment under way, as it last changed."""
     _screen: Screen | None = None
@@ -45,7 +47,7 @@ class Common:
         if self._screen is None:
             from terminal.cli.screen import open_screen
 
-            self._screen = open_screen(as_json=self.json, plain=self.verbose)
+            self._screen = open_screen(as_json=self.json, plain=self.verbose, watching=self.watching)
         return self._screen
 
     def close_screen(self) -> None:

@@ -2,8 +2,10 @@
 
 A script may rely on these: after 0 it is done; after 1 no money moved and the card is to blame; after 2 and 3 no
 money moved by this call; after 4 only the host knows, or nobody: ask again with the same reference, which never
-takes a payment twice. A wrong passphrase, a home that is not provisioned or not activated, and what the terminal
-itself refuses are the caller's to mend, and so 2. Keys and answers of a host that cannot be believed are 4.
+takes a payment twice. What is still open is 4 as well (looked for, taken back, approved in part and not accepted),
+and so are books that do not agree with the host's. A wrong passphrase, a home that is not provisioned or not
+activated, and what the terminal itself refuses are the caller's to mend, and so 2. Keys and answers of a host that
+cannot be believed are 4.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from hw.errors import ReaderError
 from terminal import errors
 from terminal.cli.common import Common
 from terminal.cli.text import how_to_go_on, printable
-from terminal.payment import UNRESOLVED, State
+from terminal.payment import UNRESOLVED, Payment, State
 
 if TYPE_CHECKING:
     from terminal.events import PaymentChanged
@@ -72,10 +74,24 @@ OUTCOMES: Final[dict[State, int]] = {
     State.IN_FLIGHT: IN_DOUBT,
     State.IN_DOUBT: IN_DOUBT,
     State.PENDING: IN_DOUBT,
+    State.HELD: OK,
+    State.OFFLINE: OK,
+    State.FORWARDING: OK,
+    State.ABANDONED: IN_DOUBT,
+    State.REVERSING: IN_DOUBT,
+    State.LOST: DECLINED,
+    State.FAILED: DECLINED,
 }
 """The exit code of a charge, refund or cancel by the state that it reached."""
 
 OPEN: Final = frozenset(state.value for state in UNRESOLVED)
+
+
+def code_of(payment: Payment) -> int:
+    """The exit code of a payment. A part of what was asked, which nobody has accepted yet, is not paid."""
+    if payment.state is State.HELD and not payment.hold and payment.approved != payment.amount:
+        return IN_DOUBT
+    return OUTCOMES[payment.state]
 
 
 def exit_code(error: BaseException) -> int:

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from terminal.activation import Level
 from terminal.cli.common import Common
-from terminal.cli.failures import OUTCOMES
-from terminal.cli.text import STATES, how_to_go_on, payment_facts, printable
+from terminal.cli.outcome import show_outcome
 from terminal.errors import AmountError, CardDataError, NotReady, PaymentRefused
 from terminal.money import Amount
-from terminal.payment import UNRESOLVED, WITHOUT_EFFECT, Kind, Payment, State
+from terminal.payment import WITHOUT_EFFECT, Payment
 
 if TYPE_CHECKING:
     from hw.card import ManualCard
@@ -44,6 +42,10 @@ _STDIN = (
 @click.option("--expiry", metavar="MM/YY", help="The expiry date, with --manual.")
 @click.option("--pin", "with_pin", is_flag=True, help="Ask for the PIN (simulators and laboratories only).")
 @click.option("--tip", metavar="AMOUNT", help="How much of the amount is a tip.")
+@click.option(
+    "--hold", is_flag=True, help="Approved, it waits for `till confirm`: for machines that hand out goods."
+)
+@click.option("--accept-partial", is_flag=True, help="Less than the amount is welcome, too.")
 @click.pass_obj
 def charge(
     common: Common,
@@ -56,11 +58,14 @@ def charge(
     expiry: str | None,
     with_pin: bool,
     tip: str | None,
+    hold: bool,
+    accept_partial: bool,
 ) -> int:
     """Take a payment of AMOUNT, as 12.50 or with --minor as 1250.
 
-    Ends with 0 when it is approved (perhaps in part: then it says so) and 1 when it is declined. After 4 run it
-    again with the same --reference: it goes on with the payment that there is.
+    Ends with 0 when it is approved and 1 when it is declined. After 4 run it again with the same --reference: it
+    goes on with the payment that there is. Approved in part it is 4 as well, and held: `till confirm` accepts
+    what there is, `till void` (or silence) takes it back.
     """
     import msgspec
 
@@ -85,9 +90,11 @@ def charge(
         code = currency or _currency(till)
         asked = _amount(amount, minor, code)
         of_it = None if tip is None else _tip(tip, minor is not None, asked)
-        return await till.charge(asked, reference=name, card=card, pin=pin, tip=of_it)
+        return await till.charge(
+            asked, reference=name, card=card, pin=pin, tip=of_it, hold=hold, accept_partial=accept_partial
+        )
 
-    return _outcome(common, with_terminal(common, settings, secret, work))
+    return show_outcome(common, with_terminal(common, settings, secret, work))
 
 
 @click.command()
@@ -117,7 +124,7 @@ def refund(
         return await till.refund(of.charge_id, part, reason=reason)
 
     settings = load(common.home)
-    return _outcome(common, with_terminal(common, settings, secret_of(settings), work))
+    return show_outcome(common, with_terminal(common, settings, secret_of(settings), work))
 
 
 @click.command()
@@ -135,7 +142,7 @@ def cancel(common: Common, charge_id: str | None, reference: str | None) -> int:
         return await till.cancel(_find(till.journal, charge_id, reference).charge_id)
 
     settings = load(common.home)
-    return _outcome(common, with_terminal(common, settings, secret_of(settings), work))
+    return show_outcome(common, with_terminal(common, settings, secret_of(settings), work))
 
 
 # -- what was asked -------------------------------------------------------------------------------------------
@@ -240,35 +247,3 @@ def _is_standing(settings: Settings, reference: str) -> bool:
     finally:
         book.close()
     return known is not None and known.state not in WITHOUT_EFFECT
-
-
-# -- what came of it ------------------------------------------------------------------------------------------
-
-
-def _outcome(common: Common, payment: Payment) -> int:
-    code = OUTCOMES[payment.state]
-    facts = {"event": "result", "payment": payment_facts(payment), "exit_code": code}
-    common.screen.result(facts, _told(payment))
-    return code
-
-
-def _told(payment: Payment) -> Iterable[str]:
-    """The outcome in a line, what to do next in another."""
-    amount = payment.approved or payment.amount
-    line = f"{payment.kind.value} {STATES[payment.state]}: {amount}"
-    details = [payment.masked_pan]
-    if payment.reference and payment.kind is Kind.CHARGE:
-        details.append(f"reference {payment.reference}")
-    if payment.charge_id:
-        details.append(f"charge {payment.charge_id}")
-    if payment.authorization_code:
-        details.append(f"authorization {payment.authorization_code}")
-    if payment.response_code and payment.state is State.DECLINED:
-        details.append(f"response {payment.response_code}")
-    if payment.message and payment.state is not State.APPROVED:
-        details.append(payment.message)
-    yield printable(", ".join([line, *filter(None, details)]))
-    if payment.state is State.APPROVED and amount.minor < payment.amount.minor:
-        yield f"Approved in part, of {payment.amount}: take the rest otherwise, or till cancel {payment.charge_id}"
-    if payment.state in UNRESOLVED:
-        yield printable(f"Its outcome is not known yet. {how_to_go_on(payment.kind, payment.reference)}")

@@ -101,6 +101,14 @@ class Picture:
                 if told := describe(event):
                     self._console.print(Text(told, style="dim"))
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """How far something long has come."""
+        row = Table.grid(padding=(0, 1))
+        row.add_row(
+            printable(what), ProgressBar(total=max(1, total), completed=done, width=30), f"{done} of {total}"
+        )
+        self._show(row)
+
     def close(self) -> None:
         """Come to rest."""
         self._live.stop()

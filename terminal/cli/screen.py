@@ -22,14 +22,19 @@ class Screen(Protocol):
     def result(self, facts: Mapping[str, Any], text: Iterable[str]) -> None:
         """One object for scripts, the same as lines for people."""
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """So much of something long is done."""
+
     def close(self) -> None:
         """Clear what moves."""
 
 
-def open_screen(*, as_json: bool, plain: bool = False) -> Screen:
-    """JSON where it is asked for, a picture where stdout is a terminal, lines otherwise."""
+def open_screen(*, as_json: bool, plain: bool = False, watching: bool = False) -> Screen:
+    """JSON where it is asked for, a picture where stdout is a terminal, lines otherwise and for who watches."""
     if as_json:
         return JsonScreen()
+    if watching:
+        return PlainScreen(watching=True)
     if plain or not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         return PlainScreen()
     return LiveScreen()
@@ -57,6 +62,10 @@ class JsonScreen:
         """The facts alone."""
         write_line(_json(facts))
 
+    def progress(self, what: str, done: int, total: int) -> None:
+        """An object."""
+        write_line(_json({"event": "progress", "what": what, "done": done, "total": total}))
+
     def close(self) -> None:
         """Nothing moves."""
 
@@ -68,14 +77,16 @@ def _json(facts: Mapping[str, Any]) -> str:
 class PlainScreen:
     """Lines of text, without colour: for pipes, logs and simple terminals."""
 
-    def __init__(self) -> None:
-        self._last = ""
+    def __init__(self, *, watching: bool = False) -> None:
+        """``watching``: nothing is told at the end, so that every outcome is told as it comes."""
+        self._last, self._watching = "", watching
+        self._tenth = ("", 0)
 
     def event(self, event: Event) -> None:
         """A line, where the event is worth one."""
         from terminal.cli.words import describe
 
-        told = describe(event)
+        told = describe(event, watching=self._watching)
         if told and told != self._last:
             write_line(told)
         self._last = told
@@ -84,6 +95,13 @@ class PlainScreen:
         """The lines alone."""
         for line in text:
             write_line(line)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A line for each tenth."""
+        tenth = (what, done * 10 // max(1, total))
+        if tenth != self._tenth and 0 < done < total:
+            write_line(f"{what}: {done} of {total}")
+        self._tenth = tenth
 
     def close(self) -> None:
         """Nothing moves."""
@@ -103,6 +121,14 @@ class LiveScreen(PlainScreen):
 
             self._picture = Picture()
         self._picture.event(event)
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """Draw it."""
+        if self._picture is None:
+            from terminal.cli.picture import Picture
+
+            self._picture = Picture()
+        self._picture.progress(what, done, total)
 
     def result(self, facts: Mapping[str, Any], text: Iterable[str]) -> None:
         """The lines, below a picture that has come to rest."""

@@ -53,7 +53,11 @@ async def _with_terminal(
 
 async def _show(common: Common, events: AsyncIterator[Event]) -> None:
     async for event in events:
-        if isinstance(event, PaymentChanged) and (common.payment is None or _is_ours(common.payment, event)):
+        if (
+            isinstance(event, PaymentChanged)
+            and not common.watching
+            and (common.payment is None or _is_ours(common.payment, event))
+        ):
             common.payment = event
         try:
             common.screen.event(event)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from terminal.clock import rfc3339
+from terminal.money import exponent
 from terminal.payment import Kind, Payment, State
 
 STATES: dict[str, str] = {
@@ -14,13 +15,20 @@ STATES: dict[str, str] = {
     State.IN_FLIGHT: "with the host",
     State.IN_DOUBT: "in doubt",
     State.PENDING: "pending",
+    State.HELD: "held",
     State.APPROVED: "approved",
     State.DECLINED: "declined",
     State.REFUSED: "refused by the host",
     State.WITHDRAWN: "not sent",
+    State.ABANDONED: "abandoned",
+    State.REVERSING: "being taken back",
     State.CANCELED: "canceled",
     State.PARTIALLY_REFUNDED: "refunded in part",
     State.REFUNDED: "refunded",
+    State.OFFLINE: "approved offline",
+    State.FORWARDING: "approved offline, being sent",
+    State.LOST: "approved offline, then declined",
+    State.FAILED: "failed afterwards",
 }
 """A payment's states in people's words."""
 
@@ -44,6 +52,7 @@ def payment_facts(payment: Payment) -> dict[str, Any]:
         "id": payment.id,
         "kind": payment.kind.value,
         "state": payment.state.value,
+        "outcome": payment.outcome.value,
         "reference": payment.reference,
         "amount": {"value": str(payment.amount.minor), "currency": payment.amount.currency},
         "approved": {"value": str(approved.minor), "currency": approved.currency} if approved else None,
@@ -52,13 +61,33 @@ def payment_facts(payment: Payment) -> dict[str, Any]:
         "charge_id": payment.charge_id,
         "refund_id": payment.refund_id,
         "parent": payment.parent,
+        "duplicate_of": payment.duplicate_of,
         "entry_mode": payment.entry_mode,
         "masked_pan": payment.masked_pan,
         "authorization_code": payment.authorization_code,
         "response_code": payment.response_code,
         "message": payment.message,
+        "note": payment.note,
         "created_at": rfc3339(payment.created_at),
     }
+
+
+def counted(number: int, of: str) -> str:
+    """``1 payment``, ``2 payments``."""
+    return f"{number} {of}" if number == 1 else f"{number} {of}s"
+
+
+def sums(minor: Mapping[str, int]) -> str:
+    """Minor units by currency, as amounts; they may be zero or below. ``nothing`` where there are none."""
+    return ", ".join(money(minor[currency], currency) for currency in sorted(minor)) or "nothing"
+
+
+def money(minor: int, currency: str) -> str:
+    """Minor units as an amount, which may be zero or below: ``EUR -12.50``."""
+    decimals = exponent(currency)
+    whole, rest = divmod(abs(minor), 10**decimals)
+    sign = "-" if minor < 0 else ""
+    return f"{currency} {sign}{whole}" + (f".{rest:0{decimals}}" if decimals else "")
 
 
 def columns(rows: Iterable[tuple[str, ...]]) -> list[str]:

@@ -10,8 +10,10 @@ from terminal.cli.text import STATES, printable
 from terminal.payment import UNRESOLVED, Kind
 
 
-def describe(event: events.Event) -> str:
-    """The event as a line for people; empty for one that needs none."""
+def describe(event: events.Event, *, watching: bool = False) -> str:
+    """The event as a line for people; empty for one that needs none. ``watching``: outcomes of payments, too."""
+    if watching and isinstance(event, events.PaymentChanged):
+        return printable(_stands(event))
     tell = _TOLD.get(type(event))
     return printable(tell(event)) if tell else ""
 
@@ -25,8 +27,26 @@ def _code(event: events.PairingCodeShown) -> str:
 def _changed(event: events.PaymentChanged) -> str:
     if event.state not in UNRESOLVED:
         return ""  # the command ends with it, in more words
+    return _stands(event)
+
+
+def _stands(event: events.PaymentChanged) -> str:
     reference = f" {event.reference}" if event.reference and event.kind == Kind.CHARGE else ""
     return f"{event.kind}{reference} {event.amount}: {STATES[event.state]}"
+
+
+def _duplicate(event: events.SuspectedDuplicate) -> str:
+    return (
+        f"perhaps the same sale twice: {event.reference} has the card and the amount of "
+        f"{event.earlier_reference or event.duplicate_of}, a little while ago"
+    )
+
+
+def _overdue(event: events.Overdue) -> str:
+    of = event.reference if event.reference and event.kind == Kind.CHARGE else event.payment_id
+    told = f"OVERDUE: {event.kind} {of} {event.amount}: {STATES[event.state]} for {event.seconds / 60:.0f} min"
+    by_hand = f"; ask the host, then: till resolve {event.payment_id} --as taken|not-taken --by NAME"
+    return told + (by_hand if event.person else "")
 
 
 _TOLD: dict[type[events.Event], Callable[[Any], str]] = {
@@ -50,4 +70,15 @@ _TOLD: dict[type[events.Event], Callable[[Any], str]] = {
     events.CardRefused: lambda event: f"card not read: {event.reason}",
     events.CardRead: lambda event: f"card {event.masked_pan} ({event.entry_mode})",
     events.PaymentChanged: _changed,
+    events.SuspectedDuplicate: _duplicate,
+    events.RestoredImageSuspected: lambda event: (
+        f"the host has a charge {event.reference} that the journal does not know: was an old copy restored?"
+    ),
+    events.Overdue: _overdue,
+    events.OfflineLost: lambda event: (
+        f"LOST: charge {event.reference} {event.amount} was approved here, and the host has declined it"
+    ),
+    events.RefundFailed: lambda event: (
+        f"REFUND FAILED: {event.amount} of charge {event.charge_id}; the shopper has not had the money"
+    ),
 }

@@ -355,9 +355,11 @@ def _unseal(path: Path, cipher: AESGCM, document: vault_file.Document) -> Record
     try:
         return Records(_record_map.decode(cipher.decrypt(document.nonce, document.sealed, public)))
     except InvalidTag:
+        typed = document.kdf.get("name") == "scrypt"
+        again = "Try the passphrase again" if typed else "Give the credentials file with which it was provisioned"
         raise KeystoreError(
             f"{path} does not open: the passphrase or credential is another, or the file is damaged",
-            advice="Try the passphrase again; if it is right, restore the file from a copy.",
+            advice=f"{again}; if it is the right one, restore {path.name} from a copy.",
         ) from None
     except msgspec.MsgspecError:
         raise vault_file.damaged(path) from None

@@ -13,7 +13,7 @@ from terminal.cli import failures
 from terminal.cli.common import Common, Extension
 from terminal.events import PaymentChanged
 from terminal.money import Amount
-from terminal.payment import State
+from terminal.payment import OPEN, Kind, Payment, State
 
 
 def changed(state: str) -> PaymentChanged:
@@ -79,7 +79,31 @@ def test_every_state_of_a_payment_has_an_exit_code() -> None:
     assert {state for state, code in failures.OUTCOMES.items() if code == 0} == {
         State.APPROVED,
         State.PARTIALLY_REFUNDED,
+        State.HELD,
+        State.OFFLINE,
+        State.FORWARDING,
     }
+    for state in OPEN - {State.HELD, State.OFFLINE, State.FORWARDING}:
+        assert failures.OUTCOMES[state] == failures.IN_DOUBT
+
+
+def test_a_part_that_nobody_has_accepted_is_not_paid() -> None:
+    def code(state: State, approved: int, *, hold: bool = False) -> int:
+        payment = Payment(
+            id="p1",
+            kind=Kind.CHARGE,
+            reference="order-17",
+            amount=Amount(1250, "EUR"),
+            approved=Amount(approved, "EUR"),
+            state=state,
+            hold=hold,
+            created_at=datetime(2025, 12, 13, tzinfo=UTC),
+        )
+        return failures.code_of(payment)
+
+    assert code(State.HELD, 600) == failures.IN_DOUBT
+    assert code(State.HELD, 1250) == code(State.HELD, 600, hold=True) == failures.OK
+    assert code(State.APPROVED, 600) == failures.OK
 
 
 def test_an_error_says_what_happened_and_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:

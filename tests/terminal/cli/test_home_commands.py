@@ -171,6 +171,39 @@ def test_status_while_the_terminal_is_in_use(
     (status,) = told(capsys)
     assert status["device_id"] == "POS-8F3A2C91"
     assert [payment["reference"] for payment in status["unresolved"]] == ["order-18"]
+    assert status["offline"] == {"count": 0, "total": [], "oldest": None}
+
+
+def test_status_counts_in_words_and_shows_what_waits_for_the_host(
+    book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = Journal.open(book / "journal.db")
+    stored = Payment(id="p3", kind=Kind.CHARGE, reference="order-19", amount=Amount(700, "EUR"), created_at=AT)
+    journal.begin(stored, SealedRequest("ks_1", b"{}"))
+    journal.record("p3", Happened.STORED, AT, request=SealedRequest("ks_1", b"{}"))
+    journal.record("p2", Happened.DECLINED, AT)
+    journal.close()
+    assert main(["status", "--home", str(book)]) == 0
+    out = capsys.readouterr().out
+    assert "1 payment: till journal --open" in out
+    assert "1 approval of EUR 7.00 since 2025-12-13T14:25:30Z" in out
+
+
+def test_status_tells_when_the_keys_are_renewed(
+    home: Path, credentials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def renewed(**facts: str) -> str:
+        with (
+            Vault.open(home / "vault", CredentialFile(credentials), random=os.urandom) as vault,
+            vault.change() as draft,
+        ):
+            draft.facts |= {"key_set_id": "ks_1"} | facts
+        assert main(["status", "--json", "--home", str(home)]) == 0
+        (status,) = told(capsys)
+        return str(status["key_set_renew_at"])
+
+    assert renewed(key_set_expires_at="2999-01-02T00:00:00Z") == "2999-01-01T23:00:00Z"
+    assert renewed(key_set_issued_at="2999-01-01T23:00:00Z") == "2999-01-01T23:30:00Z"
 
 
 @pytest.mark.parametrize(
@@ -206,7 +239,65 @@ def test_journal(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "EUR 12.50  approved  order-17   476173******0119  ch_1" in out
     assert "in doubt" in out
-    assert "4 records" in out
+    assert "4 records, each bound to the one before" in out
+    assert "POS-8F3A2C91 (TID-004812)" in out
+
+
+def test_another_terminals_journal_is_not_whole_here(
+    book: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("journal.db", "journal.keys"):
+        (book / name).unlink()
+    Journal.create(book / "journal.db", "another").close()
+    assert main(["journal", "--verify", "--home", str(book)]) == 2
+    assert "another terminal's" in capsys.readouterr().err
+
+
+def test_an_old_copy_of_the_journal_is_not_whole(
+    book: Path, credentials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        Vault.open(book / "vault", CredentialFile(credentials), random=os.urandom) as vault,
+        vault.change() as draft,
+    ):
+        draft.facts["journal_seq"] = "5"
+    assert main(["journal", "--verify", "--home", str(book)]) == 2
+    assert "an old copy" in capsys.readouterr().err
+
+
+def break_record(book: Path, seq: int) -> None:
+    db = sqlite3.connect(book / "journal.db", isolation_level=None)
+    db.execute("DROP TRIGGER records_stand")
+    db.execute("UPDATE records SET facts = ? WHERE seq = ?", (b'{"note":"x"}', seq))
+    db.close()
+
+
+def test_a_damaged_journal_is_set_aside_whole(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    break_record(book, 4)
+    assert main(["journal", "--verify", "--home", str(book)]) == 2
+    assert "--set-aside" in capsys.readouterr().err
+    assert main(["journal", "--set-aside", "--open", "--home", str(book)]) == 2
+    assert capsys.readouterr().out == ""
+    assert main(["journal", "--set-aside", "--json", "--home", str(book)]) == 0
+    (result,) = told(capsys)
+    assert (result["records"], result["breaks_at"], result["payments"]) == (3, 4, 2)
+    assert [payment["id"] for payment in result["unresolved"]] == ["p2"]
+    assert all(Path(path).exists() for path in result["moved"])
+    assert main(["journal", "--verify", "--home", str(book)]) == 0
+    assert "ch_1" in capsys.readouterr().out
+
+
+def test_setting_aside_says_what_is_carried_on_and_what_to_look_at(
+    book: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_record(book, 2)
+    assert main(["journal", "--set-aside", "--home", str(book)]) == 0
+    out = capsys.readouterr().out
+    assert "set aside: " in out
+    assert "1 record proved, up to record 2" in out
+    assert "the new journal begins with 1 payment of it" in out
+    assert "  p2" in out
+    assert "Next: till reconcile" in out
 
 
 def test_journal_for_scripts(book: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +306,14 @@ def test_journal_for_scripts(book: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert first["payment"]["amount"] == {"value": "1250", "currency": "EUR"}
     assert (first["payment"]["state"], first["payment"]["left"]) == ("approved", "1250")
     assert second["payment"]["state"] == "in_doubt"
-    assert result == {"event": "result", "payments": 2, "unresolved": 1, "verified_records": None, "exit_code": 0}
+    assert result == {
+        "event": "result",
+        "payments": 2,
+        "unresolved": 1,
+        "verified_records": None,
+        "verified_of": None,
+        "exit_code": 0,
+    }
 
 
 def test_journal_of_what_is_open(book: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ class Scripted:
     asked: list[tuple[str, Any]] = field(default_factory=list)
     settings: Settings | None = None
     level: Level = Level.ACTIVATED
+    waits: tuple[bool, bool] = (False, False)
 
     @asynccontextmanager
     async def open(self, settings: Settings, *, secret: object) -> AsyncIterator[Scripted]:
@@ -85,9 +86,18 @@ class Scripted:
         return self.ends
 
     async def charge(
-        self, amount: Amount, *, reference: str, card: ManualCard | None, pin: str | None, tip: Amount | None
+        self,
+        amount: Amount,
+        *,
+        reference: str,
+        card: ManualCard | None,
+        pin: str | None,
+        tip: Amount | None,
+        hold: bool,
+        accept_partial: bool,
     ) -> Payment:
         """As ``Terminal.charge``."""
+        self.waits = (hold, accept_partial)
         return self._end("charge", (amount, reference, card, pin, tip))
 
     async def refund(self, charge_id: str, amount: Amount | None, *, reason: str) -> Payment:
@@ -205,6 +215,17 @@ def test_the_reader_of_the_command_line_goes_first(till: Till, scripted: Scripte
     assert till("charge", "12.50", "--reader", "magstripe:///dev/ttyUSB7") == 0
     assert scripted.settings is not None
     assert scripted.settings.reader == "magstripe:///dev/ttyUSB7"
+
+
+@pytest.mark.parametrize(
+    ("words", "waits"),
+    [([], (False, False)), (["--hold"], (True, False)), (["--accept-partial"], (False, True))],
+)
+def test_what_an_approval_waits_for(
+    till: Till, scripted: Scripted, words: list[str], waits: tuple[bool, bool]
+) -> None:
+    assert till("charge", "12.50", *words) == 0
+    assert scripted.waits == waits
 
 
 # -- the card at the keys ---------------------------------------------------------------------------------------
@@ -380,7 +401,7 @@ def test_ctrl_c_says_where_the_payment_is(
 def test_what_cannot_be_shown_does_not_undo_a_payment(
     till: Till, monkeypatch: pytest.MonkeyPatch, scripted: Scripted
 ) -> None:
-    def fails(event: Event) -> str:
+    def fails(event: Event, *, watching: bool) -> str:
         raise ZeroDivisionError
 
     monkeypatch.setattr("terminal.cli.words.describe", fails)
@@ -394,6 +415,31 @@ def test_part_of_it_is_said(till: Till, scripted: Scripted, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "charge approved: EUR 6.25" in out
     assert "Approved in part, of EUR 12.50" in out
+
+
+@pytest.mark.parametrize(
+    ("facts", "code", "told"),
+    [
+        ({"state": State.HELD, "hold": True}, 0, "When the goods are out: till confirm order-17"),
+        ({"state": State.HELD, "approved": Amount(625, "EUR")}, 4, "till confirm order-17 accepts it"),
+        ({"state": State.OFFLINE}, 0, "sent when the host is back"),
+        ({"state": State.REVERSING}, 4, "till resolve --reference order-17"),
+        ({"state": State.ABANDONED}, 4, "till resolve --reference order-17"),
+        ({"state": State.LOST, "response_code": "05"}, 1, "response 05"),
+        ({"duplicate_of": "p0"}, 0, "as payment p0"),
+    ],
+)
+def test_what_to_do_next(
+    till: Till,
+    scripted: Scripted,
+    facts: dict[str, Any],
+    code: int,
+    told: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    scripted.ends = replace(CHARGE, **facts)
+    assert till("charge", "12.50") == code
+    assert told in capsys.readouterr().out
 
 
 def test_a_decline_is_told_with_its_reason(
