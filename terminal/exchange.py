@@ -69,8 +69,8 @@ class Exchange:
         self._settings, self._emit, self._presence = settings, emit, presence
         self._refund_request = refund_request
         self._changed = asyncio.Event()
-        self.wary = False
-        """The host may know payments that this journal does not: a new reference is looked up before it is sent."""
+        self._began = asyncio.get_running_loop().time()
+        self._last_at, self._follows_another = journal.last_at, journal.seq > 0
         self.on_refund: Callable[[Payment], None] = lambda refund: None
         """Told of every refund that changed."""
         self.heard = 0
@@ -152,6 +152,18 @@ class Exchange:
         """
         name = f"{kind}\n{of}\n{self._journal.count(kind, of)}"
         return hmac.new(self._journal.id.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+
+    @property
+    def wary(self) -> bool:
+        """The host may know payments that this journal does not, and may have forgotten their keys.
+
+        So it is where the last record was older than the host's memory when this began, or the journal was new and
+        follows another: a new reference is looked up before it is sent.
+        """
+        if self._last_at is None:
+            return self._follows_another
+        up = timedelta(seconds=asyncio.get_running_loop().time() - self._began)
+        return self._clock.now() - up - self._last_at > timedelta(seconds=self._settings.host.idempotency_life)
 
     async def changed(self) -> None:
         """Wait until something happens to any payment."""
@@ -294,7 +306,7 @@ class Exchange:
     async def checked(self, refund: Payment) -> Payment:
         """Whether a refund that was approved still is; raises what asking the host raises."""
         status = await self._client.refund_status(refund.refund_id)
-        if status.as_answer().happened is not Happened.FAILED:
+        if status.as_answer().happened is not Happened.DECLINED:
             return refund
         return self.happened(refund, Happened.FAILED)
 

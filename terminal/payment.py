@@ -143,7 +143,6 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.REFUNDED_IN_PART: State.PARTIALLY_REFUNDED,
             Happened.REFUNDED: State.REFUNDED,
             Happened.LEFT: State.REVERSING,
-            Happened.FAILED: State.FAILED,
         },
         State.HELD: {
             Happened.CONFIRMED: State.APPROVED,
@@ -347,7 +346,8 @@ def effect_on_charge(child: Payment, charge: Payment) -> tuple[Happened, int] | 
 class Answer:
     """What a host said of a payment, in no host's own words.
 
-    ``happened`` is APPROVED, DECLINED, PENDING, CANCELED, REFUNDED_IN_PART, REFUNDED or FAILED.
+    ``happened`` is APPROVED, DECLINED, PENDING, CANCELED, REFUNDED_IN_PART or REFUNDED. A refund that failed is
+    DECLINED: whether it had been approved before, the journal knows.
     """
 
     happened: Happened

@@ -192,7 +192,6 @@ class Reply(StrEnum):
     CANCELED = "canceled"
     REFUNDED_IN_PART = "refunded_in_part"
     REFUNDED = "refunded"
-    FAILED = "failed"
     UNREACHABLE = "unreachable"
     """This attempt has certainly not left the device."""
     SILENT = "silent"
@@ -219,7 +218,6 @@ MEANINGS: dict[Reply, Meaning] = {
     Reply.CANCELED: Meaning(Happened.CANCELED, Happened.CANCELED),
     Reply.REFUNDED_IN_PART: Meaning(Happened.REFUNDED_IN_PART, Happened.REFUNDED_IN_PART),
     Reply.REFUNDED: Meaning(Happened.REFUNDED, Happened.REFUNDED),
-    Reply.FAILED: Meaning(Happened.FAILED, Happened.FAILED),
     Reply.UNREACHABLE: Meaning(Happened.UNREACHABLE, Happened.SILENT),
     Reply.SILENT: Meaning(Happened.SILENT, Happened.SILENT),
     Reply.REFUSED: Meaning(Happened.REFUSED, Happened.SILENT),

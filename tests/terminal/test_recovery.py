@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-import httpx
 import pytest
 
 from hw.card import ManualCard
-from sim.balance import differences, journal_rows, ledger_rows
 from sim.host.config import HostConfig
 from sim.host.ledger import Refund
 from sim.world import World
@@ -17,6 +15,7 @@ from terminal.activation import Level
 from terminal.errors import HostRefused, PaymentRefused, TillError
 from terminal.money import Amount
 from terminal.payment import Happened, Kind, State
+from tests.terminal.worlds import control, doubtful, paying
 
 TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")
@@ -35,49 +34,6 @@ def make(tmp_path):
     yield make
     for world in worlds:
         world.close()
-
-
-def paying(world, scenario, **changes):
-    """Run `scenario(till)` on an activated terminal; its result, and where the books of both sides part."""
-
-    async def main():
-        async with world.activated(**changes) as till:
-            result = await scenario(till)
-            till.journal.verify()
-            ledger = ledger_rows({"charges": await world.books()}, world.device["terminal_id"])
-            return result, differences(journal_rows(till.journal.payments()), ledger)
-
-    return world.run(main())
-
-
-def lose(world, *, acted):
-    """From now on the host acts and its answers are lost, or nothing reaches it; give back how it ends."""
-
-    def meddle(request):
-        if "/charge" in request.url.path:
-            raise httpx.ReadError("lost", request=request)
-
-    def end():
-        world.network.before = world.network.after = lambda request: None
-
-    if acted:
-        world.network.after = meddle
-    else:
-        world.network.before = meddle
-    return end
-
-
-async def doubtful(world, asking, *, acted):
-    """A payment in doubt, of which the host knows or not."""
-    end = lose(world, acted=acted)
-    payment = await asking
-    assert payment.state is State.IN_DOUBT
-    end()
-    return payment
-
-
-async def control(world, **changes):
-    await world.ask("POST", f"/sim/devices/{world.device['device_id']}", changes)
 
 
 # -- a host that has forgotten the key ----------------------------------------
