@@ -41,7 +41,7 @@ class History:
         self.leaks: list[str] = []
         self.tail: list[str] = []
 
-    def add(self, at: float, who: str, what: str, **facts: Any) -> None:
+    def add(self, at: float, who: str, what: str, /, **facts: Any) -> None:
         """A line: ``12.500 till charge {"reference":"r1"}``."""
         said = f" {msgspec.json.encode(facts).decode()}" if facts else ""
         line = f"{at:.3f} {who} {what}{said}\n"

@@ -105,8 +105,9 @@ class Life:
                         return
                     await self._do(till, step)
                     await self.counter.hear(till)
-                    if keeping.done():
-                        keeping.result()
+                    for task in (keeping, listening):
+                        if task.done():  # neither ends by itself
+                            task.result()
             finally:
                 keeping.cancel()
                 listening.cancel()
