@@ -89,9 +89,9 @@ def first_digest(journal_id: str) -> bytes:
 
 
 def link(before: bytes, seq: int, at: str, payment_id: str, happened: str, facts: bytes) -> bytes:
-    """SHA-256 over the digest before and the row, each part led by its length in 4 bytes."""
-    parts = (before, b"%d" % seq, at.encode(), payment_id.encode(), happened.encode(), facts)
-    return hashlib.sha256(b"".join([len(part).to_bytes(4, "big") + part for part in parts])).digest()
+    """SHA-256 over the digest before (32 bytes) and the row: the lengths of its parts, then the parts."""
+    head = f"{seq},{len(at)},{len(payment_id)},{len(happened)},{len(facts)}:{at}{payment_id}{happened}"
+    return hashlib.sha256(before + head.encode() + facts).digest()
 
 
 def holds(before: bytes, seq: int, row: tuple[Any, ...]) -> bool:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from tests.bench.charge_lines import charging
 from tests.bench.crypto_lines import opening, sealing, unwrapping
 from tests.bench.host_lines import hosting
+from tests.bench.journal_lines import bytes_of_a_charge, committing, starting_late
 from tests.bench.machine_lines import stepping
 from tests.bench.measure import Figure
 from tests.bench.start_lines import starting
@@ -27,6 +28,9 @@ LINES: Mapping[str, Line] = {
     "machine": stepping,
     "charge": charging,
     "start": starting,
+    "journal": committing,
+    "journal_bytes": bytes_of_a_charge,
+    "start_100k": starting_late,
     "host": hosting,
 }
 

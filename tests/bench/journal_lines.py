@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import count
+from itertools import chain, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -17,10 +17,10 @@ import msgspec
 from terminal.clock import system_now
 from terminal.disk import REAL
 from terminal.journal import Journal, SealedRequest
-from terminal.journal_chain import encoded, link, spelt
+from terminal.journal_chain import first_facts
 from terminal.journal_file import connect
 from terminal.money import Amount
-from terminal.payment import Happened, Kind, Payment, State
+from terminal.payment import Happened, Kind, Payment
 from tests.bench.measure import Figure, Work, alternate
 
 AMOUNT: Final = Amount(1250, "EUR")
@@ -49,9 +49,10 @@ def sealed() -> SealedRequest:
     return SealedRequest("ks_1", os.urandom(600).hex().encode())
 
 
-def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
-    """The two commits of a charge."""
+def steps(journal: Journal, payment: Payment, request: SealedRequest) -> Iterator[None]:
+    """The two commits of a charge, each when it is asked for."""
     journal.begin(payment, request)
+    yield
     journal.record(
         payment.id,
         Happened.APPROVED,
@@ -61,47 +62,51 @@ def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
         response_code="00",
         approved=AMOUNT,
     )
+    yield
+
+
+def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
+    """A whole charge."""
+    for _ in steps(journal, payment, request):
+        pass
 
 
 def committing(rounds: int = 401) -> Iterator[Figure]:
-    """A charge's two commits, against two bare ones of the same bytes: the same settings, page and disk."""
+    """Each commit of a charge against a bare one of the same bytes just before or after it, as payments come: one
+    at a time, so that neither side finds the disk, the caches and the scheduler warmer than the other does."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="till-bench-")))
         journal = Journal.create(folder / "journal.db", "bench")
         stack.callback(journal.close)
-        coming = iter([(charge(number), sealed()) for number in range(rounds + 2)])
-        take(journal, *next(coming))
+        take(journal, charge(0), sealed())
         sizes = written(folder / "journal.db")
-        rows = [os.urandom(size) for size in sizes]
+        charges = [(charge(number), sealed()) for number in range(rounds // 2 + 2)]
+        ours = chain.from_iterable(steps(journal, *each) for each in charges)
+        rows = cycle([os.urandom(size) for size in sizes])
         bare = connect(folder / "bare.db", REAL)
         stack.callback(bare.close)
         bare.execute("CREATE TABLE bare (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)")
 
-        def ours() -> None:
-            take(journal, *next(coming))
-
         def theirs() -> None:
-            for row in rows:
-                bare.execute("BEGIN IMMEDIATE")
-                bare.execute("INSERT INTO bare (bytes) VALUES (?)", (row,))
-                bare.execute("COMMIT")
+            bare.execute("BEGIN IMMEDIATE")
+            bare.execute("INSERT INTO bare (bytes) VALUES (?)", (next(rows),))
+            bare.execute("COMMIT")
 
-        yield alternate({"ours": ours, "theirs": theirs}, operations=2, rounds=rounds, clock=_wall).figure(
+        yield alternate({"ours": lambda: next(ours), "theirs": theirs}, rounds=rounds, clock=_wall).figure(
             "journal_commit",
             "ours",
             "theirs",
             bound=1.3,
-            about=f"a commit of the journal, of the two of a charge / a bare SQLite commit of the same bytes "
-            f"({sizes[0]} and {sizes[1]}), same settings, on the wall",
+            about=f"a commit of the journal / a bare SQLite commit of the same bytes ({sizes[0]} for the intent, "
+            f"{sizes[1]} for the outcome), same settings, on the wall",
         )
 
 
 def written(path: Path) -> tuple[int, int]:
     """Bytes of the rows that the two commits of the only charge wrote."""
     with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
-        rows = db.execute(
-            "SELECT length(at) + length(payment_id) + length(happened) + length(facts) + length(digest) FROM records"
-        ).fetchall()
+        parts = ("at", "payment_id", "happened", "facts", "digest")
+        rows = db.execute(f"SELECT {' + '.join(f'length({part})' for part in parts)} FROM records").fetchall()
         body = db.execute("SELECT length(body) FROM sealed").fetchone()
     db.close()
     return rows[0][0] + body[0], rows[1][0]
@@ -109,3 +114,84 @@ def written(path: Path) -> tuple[int, int]:
 
 def _wall() -> float:
     return time.perf_counter()
+
+
+def bytes_of_a_charge() -> Iterator[Figure]:
+    """What goes to the disk for a charge, all that is tidied between payments included."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="till-bench-")))
+        journal = Journal.create(folder / "journal.db", "bench")
+        stack.callback(journal.close)
+        coming = [(charge(number), sealed()) for number in range(2 * COUNTED)]
+        for payment, request in coming[:COUNTED]:
+            take(journal, payment, request)
+            journal.tidy()
+        before = asked_of_the_system()
+        for payment, request in coming[COUNTED:]:
+            take(journal, payment, request)
+            journal.tidy()
+        spent = asked_of_the_system() - before
+        kept = sum(path.stat().st_size for path in folder.glob("journal.db")) / (2 * COUNTED)
+    yield Figure(
+        name="journal_bytes",
+        ours=spent / COUNTED,
+        theirs=kept,
+        unit="bytes",
+        about="written for a charge / what the file grows by. Not half of it: two commits that are each durable "
+        "alone take five pages of 1 KiB (the record of the intent, its new page's two places in the tree, the sealed "
+        "request; the record of the outcome), and what is kept goes to the WAL and then to the file, as records and "
+        "for look-ups",
+    )
+
+
+def asked_of_the_system() -> int:
+    """Bytes that this process has given to write calls."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["wchar"])
+
+
+def starting_late(rounds: int = 21) -> Iterator[Figure]:
+    """The journal of a terminal with a long past, opened and asked what a next payment asks; and a new one's."""
+    with TemporaryDirectory(prefix="till-bench-") as name:
+        folder = Path(name)
+        for number, past in (("empty", 0), ("full", PAST)):
+            (folder / number).mkdir()
+            fill(folder / number / "journal.db", past)
+
+        def opened(which: str) -> Work:
+            def once() -> None:
+                journal = Journal.open(folder / which / "journal.db", "bench")
+                found = len(journal.unresolved())
+                assert found == (OPEN if which == "full" else 0)
+                assert journal.charge_by_reference("order-new") is None
+                journal.close()
+
+            return once
+
+        yield alternate({"full": opened("full"), "empty": opened("empty")}, rounds=rounds, clock=_wall).figure(
+            "start_100k",
+            "full",
+            "empty",
+            "ms",
+            bound=2.0,
+            about="a journal of 100,000 past payments and 50 open ones opened, its open payments read, a reference "
+            "looked up / the same of an empty journal",
+        )
+
+
+def fill(path: Path, past: int) -> None:
+    """A journal of so many approved charges and, unless that is none, fifty that are open; all in one commit."""
+    journal = Journal.create(path, "bench")
+    try:
+        store, now = journal._store, system_now()
+        with store.transaction(now) as append:
+            for number in range(past):
+                payment = charge(number)
+                append(payment.id, Happened.JOURNALLED, first_facts(payment))
+                approved = {"charge_id": f"ch_{payment.id[:24]}", "approved": msgspec.to_builtins(AMOUNT)}
+                append(payment.id, Happened.APPROVED, approved)
+                journal.acknowledge([payment.id])
+        for number in range(OPEN if past else 0):
+            journal.begin(charge(past + number), sealed())
+    finally:
+        journal.close()
