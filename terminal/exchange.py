@@ -109,13 +109,13 @@ class Exchange:
 
         Raises nothing: where the journal cannot be written, the payment is given up in memory.
         """
-        self._presence.gone(payment_id)
         with contextlib.suppress(JournalError):
             payment = self._journal.payment(payment_id)
-            for happened in (Happened.LEFT, Happened.VOIDED):
-                if happened in PAYMENT.table[payment.state]:
-                    self.happened(payment, happened)
-                    return
+            self._presence.gone(payment_id)
+            if Happened.LEFT in PAYMENT.table[payment.state]:
+                self.happened(payment, Happened.LEFT)
+            elif payment.state is State.HELD:
+                self.happened(payment, Happened.VOIDED)
 
     def settled_by_hand(self, payment: Payment, *, taken: bool, who: str, charge_id: str) -> Payment:
         """Write what a person has found out. Raises PaymentRefused where that says nothing, or not enough."""

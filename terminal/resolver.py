@@ -2,13 +2,14 @@
 
 What is tried in vain is tried again after a wait that doubles its ceiling and is drawn anywhere below it
 (exponential backoff, full jitter). While the host does not answer at all nobody is tried; as soon as it answers
-anything, all are.
+anything, all are. What was approved offline is forwarded in its order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -67,9 +68,14 @@ class Resolver:
     async def round(self) -> None:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
 
+        Who has waited longest comes first, so that one that never gets an answer keeps nobody else from theirs.
         Raises JournalError.
         """
-        steps = [partial(self._step, p.id) for p in self._journal.unresolved() if self._wait(p) <= 0]
+        found = self._journal.unresolved()
+        for payment in found:
+            self._alarm(payment, person=False)
+        due = sorted((wait, n) for n, payment in enumerate(found) if (wait := self._wait(payment)) <= 0)
+        steps = [partial(self._step, found[n].id) for _, n in due]
         steps += [partial(self._check, refund_id) for refund_id in self._refunds_due()]
         for step in steps:
             if self._silence() > 0:
@@ -127,12 +133,21 @@ class Resolver:
             self._fall_silent()
 
     async def _go_on(self, payment_id: str) -> None:
-        ended = await self._exchange.again(self._journal.payment(payment_id))
+        payment = self._journal.payment(payment_id)
+        if payment.state is State.OFFLINE and self._is_before(payment):
+            self._due[payment_id] = _time() + WAIT_FIRST
+            return
+        ended = await self._exchange.again(payment)
         self._plan(ended)
         if ended.payment.parent and ended.payment.state not in OPEN:
             charge = self._journal.payment(ended.payment.parent)
             if charge.state in OPEN:
                 self._plan(await self._exchange.again(charge))
+
+    def _is_before(self, payment: Payment) -> bool:
+        """Whether another one that was approved offline is to be forwarded before this one."""
+        stored = [each.id for each in self._journal.unresolved() if each.state is State.OFFLINE]
+        return stored[0] != payment.id
 
     def _plan(self, ended: Ended) -> None:
         payment, now = ended.payment, _time()
@@ -166,7 +181,8 @@ class Resolver:
     def _wait(self, payment: Payment) -> float:
         if payment.state is State.HELD:
             return self._presence.confirm_left(payment)
-        return self._due.get(payment.id, 0.0) - _time()
+        due = self._due.get(payment.id)
+        return -math.inf if due is None else due - _time()
 
     def _silence(self) -> float:
         """Seconds for which nobody is tried; at the first answer to anybody all are tried at once."""

@@ -13,42 +13,29 @@ async with Terminal.open(settings) as till:
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hw.card import Card, ManualCard
 from hw.reader import Reader
-from terminal import activation, guard
-from terminal.asking import Asking
-from terminal.cards import Cards
-from terminal.climb import CONFIG, Climb
-from terminal.clock import RELEASED, HostClock, Now, Random, system_now, system_random, system_steady
+from terminal import activation, finding
+from terminal.assembly import Parts, assembled
+from terminal.climb import CONFIG
+from terminal.clock import Now, Random, system_now, system_random
 from terminal.config import Config, parse_config
-from terminal.crypto.keystore import KeyFacts, Keystore
-from terminal.crypto.vault import Secret, Vault
+from terminal.crypto.keystore import KeyFacts
+from terminal.crypto.vault import Secret
 from terminal.disk import REAL, Disk
-from terminal.errors import AmountError, HostRefused, KeystoreError, PaymentRefused, TillError
-from terminal.events import Event, EventStream, SuspectedDuplicate
-from terminal.exchange import Exchange
-from terminal.home import JOURNAL_ID, VAULT_FILE, find_secret
+from terminal.errors import AmountError, HostRefused, PaymentRefused, TillError
+from terminal.events import Event, SuspectedDuplicate
 from terminal.journal import Journal, SealedRequest
-from terminal.journal_file import FILE_NAME as JOURNAL_FILE
-from terminal.keeping import Keeping
 from terminal.money import Amount
 from terminal.offline import exposure_of, may_approve
-from terminal.payment import OPEN, UNRESOLVED, WITHOUT_EFFECT, Happened, Kind, Outcome, Payment, State
-from terminal.presence import Presence
-from terminal.resolver import Resolver
+from terminal.payment import UNRESOLVED, Happened, Kind, Outcome, Payment, State
 from terminal.settings import Settings
-from terminal.standing import JOURNAL_SEQ, recall
-from terminal.tolerances import tolerances
-from terminal.turn import Turn
 
 if TYPE_CHECKING:
     import httpx
@@ -62,29 +49,12 @@ GONE_ON_WITH = UNRESOLVED | {State.REVERSING}
 class Terminal:
     """See the module; made by ``open``. One payment at a time: a second call waits for the first."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        vault: Vault,
-        keystore: Keystore,
-        journal: Journal,
-        clock: HostClock,
-        climb: Climb,
-        exchange: Exchange,
-        resolver: Resolver,
-        presence: Presence,
-        cards: Cards,
-        events: EventStream,
-        turn: Turn,
-        keeping: Keeping,
-    ) -> None:
-        self.settings, self.journal, self.resolver = settings, journal, resolver
-        self._vault, self._keystore, self._clock = vault, keystore, clock
-        self._climb, self._exchange, self._events = climb, exchange, events
-        self._presence, self._cards, self._turn = presence, cards, turn
-        self._keeping = keeping
-        self._be_ready = partial(_be_ready, climb, keystore, clock)
+    def __init__(self, parts: Parts) -> None:
+        self.settings, self.journal, self.resolver = parts.settings, parts.journal, parts.resolver
+        self._vault, self._keystore, self._clock = parts.vault, parts.keystore, parts.clock
+        self._climb, self._exchange, self._events = parts.climb, parts.exchange, parts.events
+        self._presence, self._cards, self._turn = parts.presence, parts.cards, parts.turn
+        self._keeping, self._be_ready = parts.keeping, parts.be_ready
 
     @classmethod
     @asynccontextmanager
@@ -106,75 +76,8 @@ class Terminal:
         randomness, the HTTP transport, the reader (else ``settings.reader``, opened when first needed), the
         journal, the disk. Raises KeystoreError, JournalError or SettingsError.
         """
-        from terminal.hosts.http import HostSession
-        from terminal.hosts.viopay import ViopayClient
-
-        home = Path(settings.home)
-        secret = secret or find_secret(settings, os.environ)
-        if secret is None:
-            raise KeystoreError(
-                "nothing was given that opens the vault",
-                advice="Set TILL_PASSPHRASE, or the setting credentials_file.",
-            )
-        async with AsyncExitStack() as stack:
-            vault = stack.enter_context(Vault.open(home / VAULT_FILE, secret, random=random, disk=disk))
-            guard.check_zmk(settings, vault.facts)
-            blocks, keys = tolerances(settings)
-            keystore = Keystore(vault, random, tolerances=blocks, tolerated=keys)
-            if journal is None:
-                journal = Journal.open(
-                    home / JOURNAL_FILE,
-                    vault.facts[JOURNAL_ID],
-                    at_least=int(vault.facts.get(JOURNAL_SEQ, "0")),
-                    disk=disk,
-                    random=random,
-                )
-                stack.callback(journal.close)
-            events = EventStream()
-            stack.callback(events.close)
-            steady = system_steady if now is system_now else asyncio.get_running_loop().time
-            step = timedelta(seconds=settings.clock_step)
-            clock = HostClock(now, steady=steady, floor=RELEASED, step=step)
-            recall(clock, journal)
-            session = await stack.enter_async_context(
-                HostSession(settings.host, transport=transport, random=random)
-            )
-            client = ViopayClient(session, keystore, clock, random, settings.host)
-            climb = Climb(client, keystore, vault, clock, settings, events.emit, lambda: journal.seq)
-            turn, cards = Turn(), Cards(settings, keystore, clock, events.emit, reader, stack)
-            presence = Presence(clock, shopper_wait=settings.shopper_wait, confirm_within=settings.confirm_within)
-            asking = Asking(client, journal, clock, settings, climb)
-            exchange = Exchange(asking, client, journal, clock, settings, events.emit, presence, cards.refund)
-            be_ready = partial(_be_ready, climb, keystore, clock)
-            resolver = Resolver(exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready)
-            keeping = Keeping(
-                client=client,
-                climb=climb,
-                clock=clock,
-                turn=turn,
-                random=random,
-                emit=events.emit,
-                version=settings.host.client_version,
-                kept=vault.get,
-                pending=lambda: len(journal.unresolved()),
-                tidy=journal.tidy,
-                rounds=resolver,
-            )
-            yield cls(
-                settings,
-                vault=vault,
-                keystore=keystore,
-                journal=journal,
-                clock=clock,
-                climb=climb,
-                exchange=exchange,
-                resolver=resolver,
-                presence=presence,
-                cards=cards,
-                events=events,
-                turn=turn,
-                keeping=keeping,
-            )
+        async with assembled(settings, secret, now, random, transport, reader, journal, disk) as parts:
+            yield cls(parts)
 
     # -- what a caller asks ---------------------------------------------------------------------------------
 
@@ -239,7 +142,7 @@ class Terminal:
         HostUnreachable (no money moved), HostRefused (nor here), ReaderError, JournalError.
         """
         async with self._turn:
-            standing = self._standing(reference, amount)
+            standing = finding.standing(self.journal, reference, amount)
             if standing is not None:
                 if standing.state in GONE_ON_WITH:
                     return await self._awaited(standing.id, self._exchange.waited_for(standing))
@@ -265,12 +168,12 @@ class Terminal:
         Raises PaymentRefused for a charge that is not ours or not approved, or for more than is left.
         """
         async with self._turn:
-            charge = self._charge(charge_id)
+            charge = finding.charge_by_id(self.journal, charge_id)
             if self._exchange.wary and self.settings.host.offers_lookup:
                 await self._be_ready()
                 charge = await self._exchange.compared(charge)
-            given_back = self._refundable(charge, amount)
-            if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
+            given_back = finding.refundable(charge, amount)
+            if (unknown := finding.open_child(self.journal, charge, Kind.REFUND)) is not None:
                 if unknown.amount != given_back:
                     raise PaymentRefused(
                         f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
@@ -292,15 +195,15 @@ class Terminal:
         Raises PaymentRefused for a charge that is not ours, HostRefused after settlement (then refund).
         """
         async with self._turn:
-            charge = self._charge(charge_id)
+            charge = finding.charge_by_id(self.journal, charge_id)
             for earlier in self.journal.concerning(charge):
                 if earlier.kind is Kind.CANCEL and earlier.state is State.APPROVED:
                     return earlier
-            if (unknown := self._unresolved(charge, Kind.CANCEL)) is not None:
+            if (unknown := finding.open_child(self.journal, charge, Kind.CANCEL)) is not None:
                 return self._given(await self._exchange.waited_for(unknown))
             if charge.state not in (State.APPROVED, State.PENDING):
-                raise PaymentRefused(f"charge {charge_id} is {_words(charge)}: there is nothing to cancel")
-            if (unknown := self._unresolved(charge, Kind.REFUND)) is not None:
+                raise PaymentRefused(f"charge {charge_id} is {finding.words(charge)}: there is nothing to cancel")
+            if (unknown := finding.open_child(self.journal, charge, Kind.REFUND)) is not None:
                 raise PaymentRefused(
                     f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
                     advice="Ask for that refund again to learn it, then cancel.",
@@ -316,12 +219,12 @@ class Terminal:
 
         Raises PaymentRefused where nothing of that reference is held, as after ``confirm_within`` seconds.
         """
-        payment = self._of(reference)
+        payment = finding.charge(self.journal, reference)
         if payment.state is State.HELD:
             return self._given(self._exchange.happened(payment, Happened.CONFIRMED))
         if payment.state in (State.APPROVED, State.PARTIALLY_REFUNDED):
             return payment
-        raise PaymentRefused(f"the charge of {reference!r} is {_words(payment)}: it cannot be confirmed")
+        raise PaymentRefused(f"the charge of {reference!r} is {finding.words(payment)}: it cannot be confirmed")
 
     async def void(self, reference: str) -> Payment:
         """The till does not want the charge, whatever state it is in; the charge as it stands then.
@@ -329,7 +232,7 @@ class Terminal:
         It is on disk at once that it is not to stand; where the host does not answer, ``keep`` and ``resolve`` go
         on. Raises PaymentRefused for one that was refunded already, HostRefused for one that is settled.
         """
-        payment = self._of(reference)
+        payment = finding.charge(self.journal, reference)
         if payment.state is State.APPROVED:
             await self.cancel(payment.charge_id)
         elif payment.state in (State.HELD, State.OFFLINE):
@@ -337,7 +240,7 @@ class Terminal:
         elif payment.state in UNRESOLVED:
             self._exchange.left(payment.id)
         elif payment.outcome is not Outcome.DECLINED:
-            raise PaymentRefused(f"the charge of {reference!r} is {_words(payment)}: it cannot be voided")
+            raise PaymentRefused(f"the charge of {reference!r} is {finding.words(payment)}: it cannot be voided")
         async with self._turn:
             payment = self.journal.payment(payment.id)
             if payment.state in GONE_ON_WITH:
@@ -350,7 +253,7 @@ class Terminal:
         Nothing is created for it from now on; what exists at the host is undone by ``keep`` or ``resolve``. A
         charge that is approved already stays so: ``void`` it.
         """
-        payment = self._of(reference)
+        payment = finding.charge(self.journal, reference)
         self._exchange.left(payment.id)
         return self.journal.payment(payment.id)
 
@@ -431,33 +334,6 @@ class Terminal:
         if self.settings.acknowledgement == "return":
             self.acknowledge(payment_id)
 
-    def _standing(self, reference: str, amount: Amount) -> Payment | None:
-        known = self.journal.charge_by_reference(reference)
-        if known is None or known.state in WITHOUT_EFFECT:
-            return None
-        if known.amount != amount:
-            raise PaymentRefused(
-                f"reference {reference!r} stands for a charge of {known.amount}, not of {amount}",
-                advice="Use a new reference for a new payment.",
-            )
-        return known
-
-    def _of(self, reference: str) -> Payment:
-        payment = self.journal.charge_by_reference(reference)
-        if payment is None:
-            raise PaymentRefused(
-                f"this terminal knows no charge of {reference!r}", advice="`till journal` lists its charges."
-            )
-        return payment
-
-    def _charge(self, charge_id: str) -> Payment:
-        charge = self.journal.charge_by_charge_id(charge_id)
-        if charge is None:
-            raise PaymentRefused(
-                f"this terminal has taken no charge {charge_id!r}", advice="`till journal` lists its charges."
-            )
-        return charge
-
     def _charge_of(
         self, read: Card, amount: Amount, reference: str, *, hold: bool, accept_partial: bool
     ) -> Payment:
@@ -490,26 +366,6 @@ class Terminal:
             payment = replace(payment, duplicate_of=earlier[-1].id)
         return payment
 
-    def _refundable(self, charge: Payment, amount: Amount | None) -> Amount:
-        wanted = amount.minor if amount else charge.left
-        if amount and amount.currency != charge.amount.currency:
-            raise PaymentRefused(
-                f"charge {charge.charge_id} was in {charge.amount.currency}, not in {amount.currency}"
-            )
-        if not charge.left:
-            raise PaymentRefused(f"charge {charge.charge_id} is {_words(charge)}: there is nothing to give back")
-        if wanted > charge.left:
-            left = Amount(charge.left, charge.amount.currency)
-            raise PaymentRefused(
-                f"{left} is left of charge {charge.charge_id}, and {amount} was asked for",
-                advice="Refund at most what is left.",
-            )
-        return Amount(wanted, charge.amount.currency)
-
-    def _unresolved(self, charge: Payment, kind: Kind) -> Payment | None:
-        found = [p for p in self.journal.concerning(charge) if p.kind is kind and p.state in OPEN]
-        return found[0] if found else None
-
     def _check_amount(self, amount: Amount) -> None:
         limit = self.settings.max_amounts.get(amount.currency)
         if limit is not None and amount.minor > limit:
@@ -526,17 +382,3 @@ class Terminal:
         currency = config.location.currency
         limits = config.security.offline
         return may_approve(limits, exposure, payment.amount, currency, payment.entry_mode, now) is None
-
-
-async def _be_ready(climb: Climb, keystore: Keystore, clock: HostClock) -> None:
-    """Raise NotReady where no payment can be taken, and take new keys where those in use have expired."""
-    if (problem := climb.not_ready()) is not None:
-        raise problem
-    expires_at = keystore.key_set_expires_at
-    if expires_at is not None and expires_at <= clock.now():
-        await climb.renew_keys()
-    climb.tidy()
-
-
-def _words(payment: Payment) -> str:
-    return payment.state.value.replace("_", " ")

@@ -291,7 +291,7 @@ def test_a_cancel_that_comes_after_settlement_becomes_a_refund_of_all(make, look
         return known.state, [(p.kind, p.state, p.reference) for p in till.journal.payments()[1:]]
 
     (state, children), found = paying(world, scenario, host={"offers_lookup": lookup})
-    assert (state, found) == (State.REFUNDED, [])
+    assert (state, found) == (State.REVERSED, [])
     assert children == [(Kind.CANCEL, State.REFUSED, ""), (Kind.REFUND, State.APPROVED, "reversal")]
 
 
