@@ -119,6 +119,8 @@ class _Course:
     asked: bool = False
     not_before: float = 0.0
     failures: int = 0
+    vain: int = 0
+    """Failures, and times that a payment came first."""
 
 
 @dataclass(slots=True)
@@ -158,17 +160,12 @@ class Keeper:
 
     def failed(self, duty: Duty, now: float, at_least: float = 0.0) -> None:
         """It was tried in vain; ``at_least`` is the wait that the host asked for, an hour at most."""
-        course = self._courses[duty.chore]
-        course.failures += 1
-        ceiling = min(BACKOFF_MOST, 2.0 ** min(course.failures, 10))
-        course.not_before = now + max(1.0, self._share() * ceiling, min(at_least, 3600.0))
-        course.asked = True
+        self._courses[duty.chore].failures += 1
+        self._put_off(duty, now, at_least)
 
     def interrupted(self, duty: Duty, now: float) -> None:
-        """A payment came first."""
-        course = self._courses[duty.chore]
-        course.not_before = now + max(BUSY, self._share() * 5)
-        course.asked = True
+        """A payment came first. What was asked of the host may have cost it something: no hurry to ask again."""
+        self._put_off(duty, now)
 
     def failures(self, chore: Chore) -> int:
         """How often in a row it was tried in vain."""
@@ -189,6 +186,13 @@ class Keeper:
     @staticmethod
     def _longer(course: _Course) -> float:
         return 1 + JITTER * (2 * course.share - 1)
+
+    def _put_off(self, duty: Duty, now: float, at_least: float = 0.0) -> None:
+        course = self._courses[duty.chore]
+        course.vain += 1
+        ceiling = min(BACKOFF_MOST, 2.0 ** min(course.vain, 10))
+        course.not_before = now + max(1.0, self._share() * ceiling, min(at_least, 3600.0))
+        course.asked = True
 
     def _share(self) -> float:
         return int.from_bytes(self.random(4), "big") / 2**32

@@ -152,6 +152,8 @@ class Keeping:
             keeper.failed(duty, self._loop.time())
             if not isinstance(problem, _TOLD_ALREADY) or duty.chore is Chore.HEARTBEAT:
                 self._tell_failure(duty, problem)
+            if isinstance(problem, EnvelopeError) and keeper.failures(duty.chore) == 1:
+                keeper.ask(Chore.RENEW_KEYS)  # the host may seal under a set that never arrived
         else:
             keeper.done(duty, self._loop.time())
             self._answered(duty)
