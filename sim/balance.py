@@ -24,12 +24,15 @@ AGREEING: dict[State, frozenset[str]] = {
     State.CANCELED: frozenset({"canceled"}),
     State.PARTIALLY_REFUNDED: frozenset({"partially_refunded"}),
     State.REFUNDED: frozenset({"refunded"}),
+    State.REVERSED: frozenset({"refunded"}),
     State.LOST: frozenset({NOTHING, "declined"}),
     State.FAILED: frozenset({"declined"}),
 }
 """What the ledger may say of a charge that is final in the journal."""
 
-_WITHOUT_AMOUNT = frozenset({State.CANCELED, State.REFUNDED, State.DECLINED, State.REFUSED, State.LOST})
+_WITHOUT_AMOUNT = frozenset(
+    {State.CANCELED, State.REFUNDED, State.REVERSED, State.DECLINED, State.REFUSED, State.LOST}
+)
 """Where the journal may never have learnt how much the host had approved."""
 
 

@@ -86,6 +86,7 @@ AGREEING: dict[State, frozenset[Happened | None]] = {
     State.APPROVED: frozenset({Happened.APPROVED}),
     State.PARTIALLY_REFUNDED: frozenset({Happened.REFUNDED_IN_PART}),
     State.REFUNDED: frozenset({Happened.REFUNDED}),
+    State.REVERSED: frozenset({Happened.REFUNDED}),
     State.CANCELED: frozenset({Happened.CANCELED}),
     State.DECLINED: frozenset({Happened.DECLINED}),
     State.NEW: _NOT_HELD,
@@ -123,7 +124,7 @@ def judge(payment: Payment, theirs: Answer | None, *, busy: bool = False) -> tup
     return tuple(found)
 
 
-_AGREE_BUT_FOR_REFUNDS = frozenset({State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED})
+_AGREE_BUT_FOR_REFUNDS = frozenset({State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED, State.REVERSED})
 
 
 def to_write(payment: Payment, theirs: Answer | None, differences: tuple[Difference, ...]) -> Happened | None:

@@ -48,6 +48,8 @@ class State(StrEnum):
     CANCELED = "canceled"
     PARTIALLY_REFUNDED = "partially_refunded"
     REFUNDED = "refunded"
+    REVERSED = "reversed"
+    """It was not to stand and could no longer be canceled: a refund of all of it has undone it."""
     OFFLINE = "offline"
     """Approved here, and not yet sent."""
     FORWARDING = "forwarding"
@@ -161,14 +163,14 @@ PAYMENT: Machine[State, Happened] = Machine(
             Happened.REFUSED: State.REFUSED,
             Happened.NOT_FOUND: State.WITHDRAWN,
             Happened.CANCELED: State.CANCELED,
-            Happened.REFUNDED: State.REFUNDED,
+            Happened.REFUNDED: State.REVERSED,
             Happened.UNREACHABLE: State.WITHDRAWN,
             Happened.SENT_TO_CANCEL: State.ABANDONED,
             Happened.SILENT: State.ABANDONED,
         },
         State.REVERSING: {
             Happened.CANCELED: State.CANCELED,
-            Happened.REFUNDED: State.REFUNDED,
+            Happened.REFUNDED: State.REVERSED,
             Happened.DECLINED: State.DECLINED,
             Happened.APPROVED: State.REVERSING,
             Happened.HELD: State.REVERSING,
@@ -191,6 +193,8 @@ PAYMENT: Machine[State, Happened] = Machine(
         State.REFUNDED: {
             Happened.REFUND_FAILED: State.APPROVED,
             Happened.REFUND_FAILED_IN_PART: State.PARTIALLY_REFUNDED,
+        },
+        State.REVERSED: {
             Happened.REVERSAL_FAILED: State.REVERSING,
         },
         State.OFFLINE: {
@@ -231,7 +235,7 @@ OPEN = UNRESOLVED | {State.REVERSING, State.HELD, State.OFFLINE, State.FORWARDIN
 WITHOUT_EFFECT = frozenset({State.NEW, State.DECLINED, State.REFUSED, State.WITHDRAWN})
 """No money moved and none will: the same reference may be tried again."""
 
-TAKEN = frozenset({State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED, State.CANCELED})
+TAKEN = frozenset({State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED, State.REVERSED, State.CANCELED})
 """The host approved it (and may have given it back since)."""
 
 
@@ -261,6 +265,7 @@ OUTCOMES: dict[State, Outcome] = {
     State.WITHDRAWN: Outcome.DECLINED,
     State.REVERSING: Outcome.DECLINED,
     State.CANCELED: Outcome.DECLINED,
+    State.REVERSED: Outcome.DECLINED,
     State.FAILED: Outcome.DECLINED,
 }
 

@@ -93,6 +93,7 @@ CHARGES: dict[State, Standing] = {
     State.APPROVED: Standing.CHARGED,
     State.PARTIALLY_REFUNDED: Standing.CHARGED,
     State.REFUNDED: Standing.CHARGED,
+    State.REVERSED: Standing.CHARGED,
     State.CANCELED: Standing.CANCELED,
     State.DECLINED: Standing.NOT_TAKEN,
     State.REFUSED: Standing.NOT_TAKEN,

@@ -68,6 +68,7 @@ OUTCOMES: Final[dict[State, int]] = {
     # A reference that is asked for again, and whose money is gone back: nobody is to think it paid.
     State.CANCELED: DECLINED,
     State.REFUNDED: DECLINED,
+    State.REVERSED: DECLINED,
     State.REFUSED: REFUSED,
     State.WITHDRAWN: IN_DOUBT,
     State.NEW: IN_DOUBT,

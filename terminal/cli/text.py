@@ -25,6 +25,7 @@ STATES: dict[str, str] = {
     State.CANCELED: "canceled",
     State.PARTIALLY_REFUNDED: "refunded in part",
     State.REFUNDED: "refunded",
+    State.REVERSED: "taken back by a refund",
     State.OFFLINE: "approved offline",
     State.FORWARDING: "approved offline, being sent",
     State.LOST: "approved offline, then declined",

@@ -146,7 +146,7 @@ def test_every_cent_and_every_payment_is_in_one_line_of_one_day(journal: list[Pa
     of_days = [line for day in days for line in totals.of_day(journal, day)]
     assert sum(line.count for line in of_days) == len(journal)
     assert sum(line.minor for line in of_days) == sum(totals.money_of(payment) for payment in journal)
-    taken = {State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED}
+    taken = {State.APPROVED, State.PARTIALLY_REFUNDED, State.REFUNDED, State.REVERSED}
     charged = sum(totals.money_of(p) for p in journal if p.kind is Kind.CHARGE and p.state in taken)
     refunded = sum(p.amount.minor for p in journal if p.kind is Kind.REFUND and p.state is State.APPROVED)
     assert totals.net(of_days).get("EUR", 0) == charged - refunded
