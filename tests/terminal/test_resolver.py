@@ -1,0 +1,180 @@
+"""What goes on in the background: one step at a time, between payments, with waits that grow and end at once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+
+from hw.card import ManualCard
+from sim.host.config import HostConfig
+from sim.network import Trip
+from sim.world import World
+from terminal.events import Overdue
+from terminal.money import Amount
+from terminal.payment import Kind, Outcome, State
+from terminal.resolver import WAIT_FIRST, WAIT_MOST
+from tests.terminal.worlds import Told, doubtful, lose, paying
+
+TYPED = ManualCard("4111111111111111", "2812")
+TWELVE_FIFTY = Amount(1250, "EUR")
+
+
+@pytest.fixture
+def world(tmp_path):
+    with World(tmp_path) as world:
+        yield world
+
+
+def charge(till, reference="r", **words):
+    return till.charge(TWELVE_FIFTY, reference=reference, card=TYPED, **words)
+
+
+async def going_on(till, seconds):
+    """The resolver alone, as ``keep`` calls it, for so long."""
+    loop = asyncio.get_running_loop()
+    until, waits = loop.time() + seconds, []
+    while loop.time() < until:
+        due = till.resolver.next_due()
+        if due is None:
+            return waits
+        waits.append(due)
+        await asyncio.sleep(min(due, until - loop.time()) or 0.001)
+        await till.resolver.round()
+    return waits
+
+
+def test_a_doubt_is_resolved_while_new_payments_are_taken(world):
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=True)
+        keeping = asyncio.create_task(till.keep())
+        new = [await charge(till, f"order-{n}") for n in range(3)]
+        await asyncio.sleep(90)
+        keeping.cancel()
+        return [payment.state for payment in (*new, till.journal.charge_by_reference("r"))]
+
+    assert paying(world, scenario) == ([State.APPROVED] * 4, [])
+
+
+def test_with_nothing_open_there_is_nothing_to_do(world):
+    async def scenario(till):
+        await charge(till)
+        return till.resolver.next_due()
+
+    assert paying(world, scenario) == (None, [])
+
+
+def test_waits_grow_and_are_bounded_and_end_when_the_host_answers_anything(world):
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=True)
+        till.abandon("r")
+        world.network.before = _unreachable
+        waits = await going_on(till, 7200)
+        world.network.before = lambda request: None
+        before = till.resolver.next_due()
+        await charge(till, "other")
+        await till.resolver.round()
+        return waits, before, till.journal.charge_by_reference("r").state
+
+    (waits, before, state), found = paying(world, scenario)
+    assert waits[0] == 0
+    assert all(WAIT_FIRST <= wait <= WAIT_MOST for wait in waits[1:])
+    assert max(waits) > 60
+    assert len(waits) > 15
+    assert before > 0
+    assert (state, found) == (State.CANCELED, [])
+
+
+def test_a_payment_that_never_gets_an_answer_keeps_no_other_from_its_own(world):
+    def meddle(request):
+        if b"first" in request.url.query:
+            raise httpx.ReadError("lost", request=request)
+
+    async def scenario(till):
+        await doubtful(world, charge(till, "first"), acted=True)
+        await doubtful(world, charge(till, "second"), acted=True)
+        world.network.before = meddle
+        await going_on(till, 1800)
+        world.network.before = lambda request: None
+        states = [payment.state for payment in till.journal.payments() if payment.kind is Kind.CHARGE]
+        await going_on(till, 1800)
+        return states, till.journal.charge_by_reference("first").state
+
+    (states, first), found = paying(world, scenario)
+    assert states[0] in (State.IN_DOUBT, State.ABANDONED)
+    assert states[1] in (State.APPROVED, State.CANCELED)
+    assert (first, found) == (State.CANCELED, [])
+
+
+def test_a_payment_that_comes_does_not_wait_for_a_step_that_hangs(world):
+    async def scenario(till):
+        await doubtful(world, charge(till, "old"), acted=True)
+        world.network.trip = lambda request: Trip(back=14.0 if b"old" in request.url.query else 0.0)
+        going = asyncio.create_task(till.resolver.round())
+        await asyncio.sleep(1)
+        began = world.loop.time()
+        new = await charge(till, "new")
+        took = world.loop.time() - began
+        await going
+        world.network.trip = lambda request: Trip()
+        await going_on(till, 60)
+        return new.state, took, till.journal.charge_by_reference("old").state
+
+    (new, took, old), found = paying(world, scenario)
+    assert (new, old, found) == (State.APPROVED, State.APPROVED, [])
+    assert took < 5
+
+
+def test_what_is_overdue_is_told_once(world):
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=True)
+        told = Told(till)
+        end = lose(world, acted=False)
+        await going_on(till, 3600)
+        end()
+        return [(event.reference, event.state, event.person) for event in told[Overdue]]
+
+    assert paying(world, scenario)[0] == [("r", "abandoned", False)]
+
+
+def test_a_held_charge_is_undone_when_its_time_is_over_and_not_before(world):
+    async def scenario(till):
+        await charge(till, hold=True)
+        due = till.resolver.next_due()
+        await going_on(till, 170)
+        held = till.journal.charge_by_reference("r").state
+        await going_on(till, 20)
+        return due, held, till.journal.charge_by_reference("r").state
+
+    (due, held, state), found = paying(world, scenario)
+    assert (due, held, state, found) == (180, State.HELD, State.CANCELED, [])
+
+
+def test_a_terminal_that_is_not_activated_any_more_tries_nobody_and_stands_it(world):
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=True)
+        await world.ask("POST", f"/sim/devices/{world.device['device_id']}", {"unclaimed": True})
+        await going_on(till, 600)
+        return till.journal.charge_by_reference("r").outcome
+
+    assert paying(world, scenario)[0] is Outcome.PENDING
+
+
+def test_refunds_of_before_the_start_are_looked_at_again(tmp_path):
+    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
+
+        async def main():
+            async with world.activated() as till:
+                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
+                await till.refund(paid.charge_id, reason="broken")
+            await asyncio.sleep(3600)
+            async with world.terminal() as till:
+                await going_on(till, 10)
+                return [payment.state for payment in till.journal.payments()], till.resolver.next_due()
+
+        assert world.run(main()) == ([State.APPROVED, State.FAILED], None)
+
+
+def _unreachable(request):
+    raise httpx.ConnectError("no way", request=request)
