@@ -139,7 +139,11 @@ class Fetching:
 
         def install(draft: Draft) -> None:
             self._keystore.install(draft, answer, self._clock.now(), discard=discard)
-            draft.facts.update(key_set_id=answer.key_set_id, key_set_expires_at=rfc3339(answer.expires_at))
+            draft.facts.update(
+                key_set_id=answer.key_set_id,
+                key_set_issued_at=rfc3339(answer.issued_at),
+                key_set_expires_at=rfc3339(answer.expires_at),
+            )
 
         self._standing.move(Step.KEYS_INSTALLED, install)
         if self._standing.level is Level.ACTIVATED:

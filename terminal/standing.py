@@ -173,5 +173,5 @@ class Standing:
 
     def _forget_keys(self, draft: Draft) -> None:
         self._keystore.forget_key_sets(draft)
-        for fact in ("key_set_id", "key_set_expires_at"):
+        for fact in ("key_set_id", "key_set_issued_at", "key_set_expires_at"):
             draft.facts.pop(fact, None)

@@ -36,7 +36,7 @@ OWN: dict[str, Own] = {
     "refund": Own("terminal.cli.pay:refund", "Give back a charge, whole or in part."),
     "cancel": Own("terminal.cli.pay:cancel", "Void a charge before its settlement."),
     "confirm": Own("terminal.cli.held:confirm", "Let a held charge stand: the goods are out."),
-    "void": Own("terminal.cli.held:void", "Take a held charge back."),
+    "void": Own("terminal.cli.held:void", "Take a charge back, held or not."),
     "abandon": Own("terminal.cli.held:abandon", "Say that the shopper has left."),
     "resolve": Own("terminal.cli.resolve:resolve", "Go on with what is open."),
     "outcomes": Own("terminal.cli.resolve:outcomes", "List the outcomes that no till has acknowledged."),
@@ -111,7 +111,7 @@ class Commands(click.Group):
             if own:
                 rows.append((name, own.help))
             elif point:
-                rows.append((name, f"{known} ({_needs(point)})" if known else f"Comes with {_needs(point)}."))
+                rows.append((name, f"{known} Comes with {_needs(point)}." if known else f"Comes with {_needs(point)}."))
             else:
                 rows.append((name, known or "A group of commands."))
         with formatter.section("Commands"):
