@@ -228,7 +228,7 @@ def test_the_chain_knows_which_bytes_were_put_by(journal):
 def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("life") / "journal.db"
     journal = Journal.create(path, "j1")
-    known = {}
+    known, late = {}, set()
     for number, step, text in steps:
         payment = known.get(number)
         if step == "tidy":
@@ -240,6 +240,8 @@ def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
         elif step == "acknowledge":
             journal.acknowledge([payment.id])
         elif step in PAYMENT.table[payment.state]:
+            if payment.state not in OPEN:
+                late.add(payment.id)
             known[number] = journal.record(payment.id, step, NOON, message=text, charge_id=text)
     expected = sorted(known.values(), key=lambda p: journal.payments().index(p))
     outcomes = journal.outcomes()
@@ -250,7 +252,11 @@ def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
         assert again.payments() == expected
         assert again.outcomes() == outcomes
         assert again.unresolved() == [p for p in expected if p.state in OPEN]
-        assert all((again.request(p.id) is not None) == (p.state in OPEN) for p in expected)
+        for (
+            payment
+        ) in expected:  # one that was over, and is open again since the host had it all the same, has none
+            kept = again.request(payment.id) is not None
+            assert kept == (payment.state in OPEN and payment.id not in late)
         again.verify()
 
 
