@@ -137,9 +137,9 @@ def bytes_of_a_charge() -> Iterator[Figure]:
         ours=spent / COUNTED,
         theirs=kept,
         unit="bytes",
-        about="written for a charge / what the file grows by. Not half of it: two commits, each durable alone, take "
-        "five pages of 1 KiB (the intent's record, the two places of its new page in the tree, the sealed request; the "
-        "outcome's record), and what is kept goes to the WAL and then to the file, as records and for look-ups",
+        about="written for a charge / what the file grows by. Not half of it: two commits, each durable, take "
+        "five pages of 1 KiB (the intent's record, the two places of its new page in the tree, the sealed request; "
+        "the outcome's record), and what is kept goes to the WAL and then to the file, for look-ups too",
     )
 
 
