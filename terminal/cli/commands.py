@@ -107,11 +107,11 @@ class Commands(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             own, point = self._own(name), self._found.get((name,))
-            known = FOREIGN.get(" ".join((*self._path, name)))
+            known = FOREIGN.get(" ".join((*self._path, name)), "")
             if own:
                 rows.append((name, own.help))
             elif point:
-                rows.append((name, f"{known} Comes with {_needs(point)}." if known else f"Comes with {_needs(point)}."))
+                rows.append((name, f"{known} Comes with {_needs(point)}.".lstrip()))
             else:
                 rows.append((name, known or "A group of commands."))
         with formatter.section("Commands"):

@@ -358,6 +358,16 @@ def test_keys(home: Path, document: dict[str, Any], capsys: pytest.CaptureFixtur
     assert document["identity"]["secret"] not in out
 
 
+def test_another_credentials_file_is_no_passphrase_to_type_again(
+    home: Path, credentials: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    credentials.write_bytes(os.urandom(32))
+    assert main(["keys", "--json", "--home", str(home)]) == 2
+    (error,) = told(capsys)
+    assert "credentials file" in error["advice"]
+    assert "passphrase" not in error["advice"]
+
+
 def test_keys_while_the_terminal_is_in_use(
     home: Path, credentials: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
