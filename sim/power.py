@@ -1,10 +1,10 @@
 """A terminal's power: where it may go, and what goes with it.
 
 ``sim.disk`` and ``sim.network`` pass every moment at which something may end half done through ``Power.due``,
-which counts them, by name and altogether. The plan is either ``cut_at`` (the n-th moment from when it was set) or a
-fault rule of either of the two. ``cut`` then raises PowerCut: a BaseException, so that nothing swallows it. Whatever
-still runs of the terminal is cancelled, and gets PowerCut for all that it asks of disk and network: cleaning up has
-no effect that anybody could see.
+which counts them, by name and altogether. The plan is either ``cut_at`` (the n-th moment from when it was set) or
+a fault rule of either of the two. ``cut`` then raises PowerCut: a BaseException, so that nothing swallows it.
+Whatever still runs of the terminal is cancelled, and gets PowerCut for all that it asks of disk and network:
+cleaning up has no effect that anybody could see.
 
 ``running`` marks tasks as the terminal's: the one that it is entered in, and all that are made by these
 (``VirtualLoop`` knows them by their context).
@@ -31,7 +31,7 @@ class Power:
     """One terminal's power supply.
 
     - ``on``; ``points``: how often each kind of moment was passed; ``cuts``: at which the power went, how often;
-    - ``passed``: moments since ``cut_at`` was set, of any kind.
+    - ``passed``: moments since ``cut_at`` was set, of any kind; ``where``: at which the power went last.
     """
 
     def __init__(self) -> None:
@@ -39,6 +39,7 @@ class Power:
         self.points: Counter[str] = Counter()
         self.cuts: Counter[str] = Counter()
         self.passed = 0
+        self.where = ""
         self._cut_at: int | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}
 
@@ -76,7 +77,7 @@ class Power:
     def off(self, point: str = "at will") -> None:
         """The same for whoever is not of the terminal: does not raise."""
         if self.on:
-            self.on, self._cut_at = False, None
+            self.on, self._cut_at, self.where = False, None, point
             self.cuts[point] += 1
             try:
                 current = asyncio.current_task()
@@ -115,7 +116,7 @@ class Power:
         finally:
             await self._end(task)
             if not self.on:
-                raise PowerCut("the power went while it ran")
+                raise PowerCut(self.where)
 
     async def _end(self, main: asyncio.Task[Any]) -> None:
         """Cancel what is left, as the end of a process does."""

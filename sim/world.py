@@ -8,88 +8,102 @@
 
         payment = world.run(day())
 
-Nothing is replaced but time, randomness, the network and the reader: the Terminal, its HTTP client, its vault and
-its journal on disk, the host's application, its ledger and all the cryptography are those that ship. The same seed
-and the same calls give the same bytes on the wire, in both directions.
+Nothing is replaced but time, randomness, the network, the disk and the reader: the Terminal, its HTTP client, its
+vault and its journal, the host's application, its ledger and all the cryptography are those that ship. The same
+seed and the same calls give the same bytes on the wire, in both directions, and the same bytes lost on the disk.
 
-What goes wrong is said by rules at the host (``fault``), and by the hooks of ``network`` on the way to it.
+What goes wrong:
 
-What is not modelled yet: power cuts, a disk that loses or refuses writes, a host that starts anew, more than one
-terminal.
+- ``fault(...)``: rules for calls, done by the host or by the network between (``sim.faults``);
+- ``disk_faults(...)``: rules for the terminal's disk; ``fault_counts()``: how often each kind has been done;
+- power cuts: run the terminal's program by ``powered``, which raises PowerCut where the power went, and then call
+  ``power_back``. It goes where a rule says (``power_cut``, ``lost``), at the n-th moment (``power.cut_at = n``; run
+  once to learn from ``power.passed`` how many there are), or at will (``power.off()``, ``power.cut(name)``)::
+
+      world.power.cut_at = 12
+      try:
+          world.run(world.powered(program()))
+      except PowerCut:
+          world.power_back()
+      world.run(world.powered(program()))
+
+- ``restart_host``; ``network.outage(seconds)``; ``skew`` (the terminal's clock is wrong by so many seconds);
+  ``stop(seconds)`` (everybody is stopped, and goes on later);
+- ``another()``: one more terminal at the same host, with all of these of its own.
+
+What is not modelled: a process that is stopped while others go on (``stop`` stops the host's timers too), a host
+that loses what it has answered, keep-alive connections, a reader's line (``HandedReader`` hands over cards), and
+memory that fails.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from datetime import timedelta
+from collections import Counter
+from collections.abc import Coroutine
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import httpx
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from hw.reader import Reader
+from sim.disk import CrashDisk
 from sim.faults import Faults, parse
-from sim.host.app import create_app
+from sim.host.app import HostApp, create_app
 from sim.host.config import HostConfig
 from sim.host.hsm import Hsm
 from sim.host.ledger import Ledger
 from sim.network import Network
+from sim.power import Power
 from sim.seed import seeded
+from sim.station import URL, Station, WorldError
 from sim.virtual_time import VirtualLoop
-from terminal import home as terminal_home
-from terminal.crypto.ceremony import Component
-from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.vault import CredentialFile
+from terminal.disk import Disk
 from terminal.events import Event
-from terminal.settings import HostSettings, Settings
+from terminal.settings import Settings
 from terminal.terminal import Terminal
 
-URL = "http://127.0.0.1:8080"
-"""Where the host says it is. Nobody listens there: the world's network carries every request."""
+__all__ = ["URL", "Station", "World", "WorldError"]
 
 T = TypeVar("T")
-
-
-class WorldError(Exception):
-    """A call that the world itself made at the host was refused; the message has the call and the answer."""
 
 
 class World:
     """One host and, under ``folder``, one terminal's home. Use it in a ``with`` block, or call ``close``.
 
-    - ``loop``: the time; ``network``: what lies between the two (``sim.network``);
-    - ``app``, ``ledger``: the host; ``config`` are its rules;
-    - ``home``: the terminal's directory; ``secret`` opens its vault; ``device`` is the document that it was made
-      from; ``skew``: seconds by which its clock is ahead of the world's.
+    - ``loop``: the time; ``app``, ``ledger``: the host; ``config`` are its rules;
+    - ``stations``: the terminals (``sim.station``). All that a station has, the world has for the first of them.
+
+    ``disk`` is the first terminal's (a CrashDisk, where none is given). With ``durable`` the host's ledger is a
+    file, and read again from there when the host is started anew.
     """
 
-    def __init__(self, folder: Path, *, seed: int = 1, config: HostConfig | None = None) -> None:
-        self.seed, self.home = seed, folder / "home"
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        seed: int = 1,
+        config: HostConfig | None = None,
+        disk: Disk | None = None,
+        durable: bool = False,
+    ) -> None:
+        self.seed, self._folder, self._config = seed, folder, config
         self.loop = VirtualLoop()
         self._runner = asyncio.Runner(loop_factory=lambda: self.loop)
-        self.ledger = Ledger(":memory:")
+        self._ledger_file = folder / "host.db" if durable else None
+        self.ledger = Ledger(self._ledger_file or ":memory:")
         random = seeded(seed, "host")
-        self.app = create_app(
-            self.ledger,
-            hsm=Hsm(random(32), random),
-            now=self.loop.now,
-            random=random,
-            faults=Faults(seeded(seed, "faults")),
-            config=config,
-        )
-        self.network = Network(self.app)
-        self._own_network = Network(self.app)
-        self.device: dict[str, Any] = {}
-        self.skew = 0.0
-        self._opened = 0
-        credentials = folder / "credentials"
-        credentials.touch(mode=0o600)
-        credentials.write_bytes(seeded(seed, "credentials")(32))
-        self.secret = CredentialFile(credentials)
+        self._master_key = random(32)
+        self._starts = 1
+        self.faults = Faults(seeded(seed, "faults"), network=True)
+        self.app = self._start(random)
+        self._own_network = Network(self.host)
+        self.stations = [Station(self, folder, disk=disk)]
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine to its end in this world's time, which goes on from where the last one left it.
@@ -98,8 +112,18 @@ class World:
         """
         return self._runner.run(main)
 
+    def stop(self, seconds: float) -> None:
+        """Everybody is stopped, and goes on when so much time is over: what was due meanwhile comes all at once."""
+        self.loop.skip(seconds)
+
+    def another(self, name: str = "") -> Station:
+        """One more terminal, in a folder of its own under the world's; not provisioned yet."""
+        name = name or f"terminal-{len(self.stations) + 1}"
+        self.stations.append(Station(self, self._folder / name, name))
+        return self.stations[-1]
+
     def close(self) -> None:
-        """The end of this world; the terminal's home stays."""
+        """The end of this world; the terminals' homes stay."""
         self._runner.close()
         self.loop.close()
         self.ledger.close()
@@ -114,8 +138,32 @@ class World:
 
     # -- the host's side ------------------------------------------------------------------------------------
 
+    async def host(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The host that runs now, as an ASGI application."""
+        await self.app(scope, receive, send)
+
+    def restart_host(self) -> None:
+        """The host's process ends, with all connections, and starts anew over what its ledger has."""
+        for station in self.stations:
+            station.network.cut()
+        self._starts += 1
+        if self._ledger_file is not None:
+            self.ledger.close()
+            self.ledger = Ledger(self._ledger_file)
+        self.app = self._start(seeded(self.seed, f"host {self._starts}"))
+
+    def _start(self, random: Any) -> HostApp:
+        return create_app(
+            self.ledger,
+            hsm=Hsm(self._master_key, random),
+            now=self.loop.now,
+            random=random,
+            faults=self.faults,
+            config=self._config,
+        )
+
     async def ask(self, method: str, path: str, document: Any = None, token: str = "") -> Any:
-        """A JSON call that is not the terminal's, past the hooks of ``network``; WorldError unless it succeeds."""
+        """A JSON call that is not a terminal's, past its network; WorldError unless it succeeds."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         content = None if document is None else msgspec.json.encode(document)
         request = httpx.Request(method, URL + path, headers=headers, content=content)
@@ -127,8 +175,16 @@ class World:
         return msgspec.json.decode(body) if body else None
 
     def fault(self, *rules: dict[str, Any]) -> None:
-        """What goes wrong at the host from now on (``sim.faults``); none clears it. Raises FaultError."""
-        self.app.faults.replace(parse(msgspec.json.encode({"rules": rules}).decode()))
+        """What goes wrong at calls from now on (``sim.faults``); none clears it. Raises FaultError."""
+        self.faults.replace(parse(msgspec.json.encode({"rules": rules}), network=True))
+
+    def fault_counts(self) -> Counter[str]:
+        """How often each kind of fault has been done since the world began, by its word."""
+        counts = Counter(self.faults.by_kind)
+        for station in self.stations:
+            if isinstance(station.disk, CrashDisk):
+                counts.update(station.disk.faults.by_kind)
+        return counts
 
     async def exchanges(self) -> list[str]:
         """The host's record: which calls it judged, and how they ended."""
@@ -140,88 +196,79 @@ class World:
         charges: list[dict[str, Any]] = (await self.ask("GET", "/sim/ledger"))["charges"]
         return charges
 
-    # -- the terminal's side --------------------------------------------------------------------------------
+    # -- the first terminal's side (``sim.station``) --------------------------------------------------------
+
+    @property
+    def station(self) -> Station:
+        """The first terminal."""
+        return self.stations[0]
+
+    @property
+    def home(self) -> Path:
+        """The terminal's directory."""
+        return self.station.home
+
+    @property
+    def secret(self) -> CredentialFile:
+        """What opens the terminal's vault."""
+        return self.station.secret
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """The document that the terminal was made from."""
+        return self.station.device
+
+    @property
+    def network(self) -> Network:
+        """What lies between the terminal and the host."""
+        return self.station.network
+
+    @property
+    def power(self) -> Power:
+        """The terminal's power."""
+        return self.station.power
+
+    @property
+    def skew(self) -> float:
+        """Seconds by which the terminal's clock is ahead of the world's."""
+        return self.station.skew
+
+    @skew.setter
+    def skew(self, seconds: float) -> None:
+        self.station.skew = seconds
+
+    def disk_faults(self, *rules: dict[str, Any]) -> None:
+        """See ``Station.disk_faults``."""
+        self.station.disk_faults(*rules)
+
+    async def powered(self, program: Coroutine[Any, Any, T]) -> T:
+        """See ``Station.powered``."""
+        return await self.station.powered(program)
+
+    def power_back(self, *, lose: bool = True) -> list[str]:
+        """See ``Station.power_back``."""
+        return self.station.power_back(lose=lose)
 
     async def provision(self) -> dict[str, Any]:
-        """A device document from the host, and a home made from it; the ZMK comes in two components."""
-        self.device = await self.ask("POST", "/sim/devices", {})
-        document = terminal_home.parse_document(msgspec.json.encode(self.device))
-        zmk, first = bytes.fromhex(self.device["zmk"]["key"]), seeded(self.seed, "component")(32)
-        second = bytes(a ^ b for a, b in zip(zmk, first, strict=True))
-        terminal_home.provision(
-            self.home,
-            document,
-            URL,
-            self.secret,
-            random=seeded(self.seed, "provision"),
-            components=tuple(Component(part, aes_kcv(part)) for part in (first, second)),
-            zmk_kcv=self.device["zmk"]["kcv"],
-        )
-        return self.device
+        """See ``Station.provision``."""
+        return await self.station.provision()
 
     def settings(self, **changes: Any) -> Settings:
-        """The terminal's settings; ``url`` and the fields of ``host`` (a dictionary) are the host's."""
-        host = HostSettings(url=changes.pop("url", URL), **changes.pop("host", {}))
-        return msgspec.structs.replace(Settings(), home=str(self.home), host=host, **changes)
+        """See ``Station.settings``."""
+        return self.station.settings(**changes)
 
-    @asynccontextmanager
-    async def terminal(self, *, reader: Reader | None = None, **changes: Any) -> AsyncIterator[Terminal]:
-        """The terminal, opened anew from its home; ``changes`` are those of ``settings``."""
-        self._opened += 1
-        async with Terminal.open(
-            self.settings(**changes),
-            secret=self.secret,
-            now=lambda: self.loop.now() + timedelta(seconds=self.skew),
-            random=seeded(self.seed, f"terminal {self._opened}"),
-            transport=self.network,
-            reader=reader,
-        ) as till:
-            yield till
+    def terminal(self, *, reader: Reader | None = None, **changes: Any) -> AbstractAsyncContextManager[Terminal]:
+        """See ``Station.terminal``."""
+        return self.station.terminal(reader=reader, **changes)
 
     async def claim(self, code: str) -> None:
-        """The merchant types the code into the portal."""
-        credentials = self.device["merchant"] | {"grant_type": "client_credentials"}
-        token = (await self.ask("POST", "/client/session", credentials))["access_token"]
-        await self.ask("POST", "/session/initiate", {"host": "merchant.viopay.io"}, token)
-        await self.ask("POST", "/pos/claim", {"pairing_code": code}, token)
+        """See ``Station.claim``."""
+        await self.station.claim(code)
 
     async def activate(self, till: Terminal, *, claim: bool = True) -> list[Event]:
-        """Activate, with a merchant who claims at once (unless not ``claim``); the events that were told.
+        """See ``Station.activate``."""
+        return await self.station.activate(till, claim=claim)
 
-        Raises what ``Terminal.activate`` does, and WorldError where the merchant was refused.
-        """
-        heard: list[Event] = []
-        refused: list[WorldError] = []
-        waiting = asyncio.timeout(None)
-
-        async def listen(events: AsyncIterator[Event]) -> None:
-            try:
-                async for event in events:
-                    heard.append(event)
-                    if claim and (code := getattr(event, "pairing_code", None)):
-                        await self.claim(code)
-            except WorldError as error:  # without a merchant, the terminal would wait for ever
-                refused.append(error)
-                waiting.reschedule(self.loop.time())
-
-        listening = asyncio.create_task(listen(till.events()))
-        try:
-            async with waiting:
-                await till.activate()
-        except TimeoutError:
-            if refused:
-                raise refused[0] from None
-            raise
-        finally:
-            await asyncio.sleep(0)
-            listening.cancel()
-        return heard
-
-    @asynccontextmanager
-    async def activated(self, *, reader: Reader | None = None, **changes: Any) -> AsyncIterator[Terminal]:
-        """A new terminal that has climbed to the top; ``network.requests`` begins after that."""
-        await self.provision()
-        async with self.terminal(reader=reader, **changes) as till:
-            await self.activate(till)
-            self.network.requests.clear()
-            yield till
+    def activated(self, *, reader: Reader | None = None, **changes: Any) -> AbstractAsyncContextManager[Terminal]:
+        """See ``Station.activated``."""
+        return self.station.activated(reader=reader, **changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -38,6 +39,22 @@ CALLS: dict[str, tuple[str, str]] = {
     "health": ("GET", "/health/live"),
 }
 """Every call of the VioPay POS API, by the name under which faults and tests know it."""
+
+_PLAIN = {(method, path): name for name, (method, path) in CALLS.items() if "{" not in path}
+_NAMED = tuple(
+    (method, re.compile(path.replace("{id}", "[^/]+")), name)
+    for name, (method, path) in CALLS.items()
+    if "{" in path
+)
+
+
+def call_name(method: str, path: str) -> str | None:
+    """Which of ``CALLS`` it is, or None."""
+    plain = _PLAIN.get((method, path))
+    if plain is not None:
+        return plain
+    return next((name for asked, form, name in _NAMED if asked == method and form.fullmatch(path)), None)
+
 
 PAYMENT_CALLS = frozenset({"charge", "refund"})
 """The calls with an amount inside their envelope."""

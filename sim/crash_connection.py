@@ -1,0 +1,136 @@
+"""A SQLite connection on a disk where the power may go (``sim.disk``): the real one, stopped where it commits."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from sim.faults.disk import AnyDiskRule, FsyncFails, Full, ReadOnly
+from sim.power import PowerCut
+from sim.wal import beside
+
+if TYPE_CHECKING:
+    from sim.disk import CrashDisk
+
+_CODES: Final = {
+    Full: sqlite3.SQLITE_FULL,
+    ReadOnly: sqlite3.SQLITE_READONLY,
+    FsyncFails: sqlite3.SQLITE_IOERR_FSYNC,
+}
+_SAYS: Final = {
+    Full: "database or disk is full",
+    ReadOnly: "attempt to write a readonly database",
+    FsyncFails: "disk I/O error",
+}
+_READS: Final = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK", "EXPLAIN", "WITH")
+_LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
+FULL: Final = 2
+"""``PRAGMA synchronous = FULL``, by which a commit in WAL mode is durable."""
+
+
+class CrashConnection(sqlite3.Connection):
+    """A connection on a CrashDisk, for who commits and checkpoints by ``execute``."""
+
+    path: Path
+    synchronous = FULL
+    """What was asked for by ``PRAGMA synchronous``."""
+    _disk: CrashDisk | None = None
+
+    def begin_on(self, disk: CrashDisk, path: Path) -> None:
+        """From now on it is the disk's."""
+        self._disk, self.path = disk, path
+
+    def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+        """Run a statement; those that reach the disk are its operations."""
+        disk = self._disk
+        if disk is None:
+            return super().execute(sql, parameters)
+        disk.power.require()
+        if self.in_transaction:
+            if sql == "COMMIT":
+                return disk.commit(self, lambda: super(CrashConnection, self).execute(sql))
+            return super().execute(sql, parameters)
+        if sql.startswith("PRAGMA"):
+            return self._pragma(disk, sql)
+        if sql.startswith(_READS):
+            return super().execute(sql, parameters)
+        return disk.commit(self, lambda: super(CrashConnection, self).execute(sql, parameters))
+
+    def executescript(self, sql: str, /) -> sqlite3.Cursor:
+        """Run statements; all that they commit is one operation."""
+        disk = self._disk
+        if disk is None or "COMMIT" not in sql:
+            if disk is not None:
+                disk.power.require()
+            return super().executescript(sql)
+        return disk.commit(self, lambda: super(CrashConnection, self).executescript(sql))
+
+    def _pragma(self, disk: CrashDisk, sql: str) -> sqlite3.Cursor:
+        name, _, value = sql.removeprefix("PRAGMA").replace(" ", "").partition("=")
+        if name == "synchronous" and value:
+            self.synchronous = _LEVELS.get(value.upper(), FULL)
+            return super().execute("PRAGMA synchronous = OFF")
+        if name.startswith("wal_checkpoint"):
+
+            def refused(rule: AnyDiskRule) -> sqlite3.Cursor:
+                raise sql_error(rule)
+
+            return disk.checkpoint(self.path, lambda: super(CrashConnection, self).execute(sql), refused)
+        return super().execute(sql)
+
+    def close(self) -> None:
+        """Let go of the file, with a checkpoint where this is the last connection and there is power."""
+        disk, self._disk = self._disk, None
+        if disk is None:
+            return
+        if not disk.power.on:
+            self._disk = disk
+            self.abandon()
+            return
+        try:
+            if disk.is_open(self.path, besides=self) or not _holds_frames(self.path):
+                super().close()
+            else:
+                disk.checkpoint(self.path, super().close, lambda rule: self._close_as_it_is())
+        except PowerCut:
+            self._disk = disk  # for ``abandon``
+            raise
+        disk.closed(self)
+
+    def abandon(self) -> None:
+        """Let go of the file as it is: nothing is written, and what was begun is not committed."""
+        disk, self._disk = self._disk, None
+        if disk is not None:
+            self._close_as_it_is()
+            disk.closed(self)
+
+    def _close_as_it_is(self) -> None:
+        """SQLite does a checkpoint only for the last one who leaves: so somebody is there who cannot write."""
+        if not self.path.exists():
+            super().close()
+            return
+        try:
+            keeper = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        except sqlite3.Error:
+            super().close()
+            return
+        try:
+            keeper.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            super().close()
+        finally:
+            keeper.close()
+
+
+def _holds_frames(path: Path) -> bool:
+    try:
+        return beside(path, "-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def sql_error(rule: AnyDiskRule) -> sqlite3.OperationalError:
+    """What SQLite raises where the disk does what the rule says."""
+    error = sqlite3.OperationalError(_SAYS[type(rule)])
+    error.sqlite_errorcode = _CODES[type(rule)]
+    return error
