@@ -168,7 +168,8 @@ class Fetching:
     async def parameters(self) -> None:
         """Take the terminal parameters, once they are proved to be such."""
         if token := await self.lasting_token():
-            body = await self._client.parameters(token, progress=self._downloading)
+            quiet = self._standing.level is Level.ACTIVATED  # nobody waits for it
+            body = await self._client.parameters(token, progress=None if quiet else self._downloading)
             plaintext = self._keystore.open(body, limit=self._settings.parameters_limit)
             new = config.parse_parameters(plaintext)
             if self._replace(Step.PARAMETERS_INSTALLED, PARAMETERS, plaintext) is not None:

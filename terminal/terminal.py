@@ -29,7 +29,7 @@ from terminal.config import Config, parse_config
 from terminal.crypto.keystore import KeyFacts
 from terminal.crypto.vault import Secret
 from terminal.disk import REAL, Disk
-from terminal.errors import AmountError, HostRefused, PaymentRefused, TillError
+from terminal.errors import AmountError, HostRefused, NotReady, PaymentRefused, TillError
 from terminal.events import Event, SuspectedDuplicate
 from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
@@ -91,6 +91,10 @@ class Terminal:
         """What the host told this terminal to be; None before it is configured."""
         kept = self._vault.get(CONFIG)
         return parse_config(kept) if kept is not None else None
+
+    def not_ready(self) -> NotReady | None:
+        """Why no payment can be taken, and what to do about it; None where the terminal is activated."""
+        return self._climb.not_ready()
 
     def events(self) -> AsyncIterator[Event]:
         """What happens from now on, until the terminal is closed."""

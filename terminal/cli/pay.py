@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from terminal.activation import Level
 from terminal.cli.common import Common
 from terminal.cli.outcome import show_outcome
-from terminal.errors import AmountError, CardDataError, NotReady, PaymentRefused
+from terminal.errors import AmountError, CardDataError, PaymentRefused
 from terminal.money import Amount
 from terminal.payment import WITHOUT_EFFECT, Payment
 
@@ -172,8 +171,8 @@ def _tip(text: str, in_minor_units: bool, of: Amount) -> Amount:
 
 
 def _currency(till: Terminal) -> str:
-    if till.level is not Level.ACTIVATED:
-        raise NotReady(f"the terminal is not activated (it is at level {till.level.value!r})")
+    if (problem := till.not_ready()) is not None:
+        raise problem
     config = till.config
     if config is None or not config.location.currency:
         raise AmountError("the amount has no currency, and the host gave none", advice="Say --currency EUR.")

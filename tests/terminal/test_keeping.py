@@ -61,7 +61,7 @@ def test_a_day_of_heartbeats_with_the_keys_renewed_before_they_end(make):
         assert timedelta(seconds=HOUR - 120) <= EPOCH + timedelta(days=1) - event.at <= timedelta(seconds=HOUR + 10)
     assert 23 <= world.network.paths().count("POST /pos/config") <= 27
     assert of(ConfigChanged, heard) == of(ParametersChanged, heard) == []
-    quiet = {type(event).__name__ for event in heard} - {"CardRead", "PaymentChanged", "Downloading"}
+    quiet = {type(event).__name__ for event in heard} - {"CardRead", "PaymentChanged"}
     assert quiet == {"KeysRenewed"}
 
 

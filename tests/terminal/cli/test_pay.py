@@ -14,7 +14,6 @@ import pytest
 
 from hw.card import ManualCard
 from hw.errors import TimedOut
-from terminal.activation import Level
 from terminal.cli.entry import main
 from terminal.config import Config, Location, Merchant, TerminalIds
 from terminal.errors import HostRefused, HostUnreachable, JournalUnwritable, NotReady
@@ -50,7 +49,7 @@ class Scripted:
     tells: tuple[Event, ...] = ()
     asked: list[tuple[str, Any]] = field(default_factory=list)
     settings: Settings | None = None
-    level: Level = Level.ACTIVATED
+    problem: NotReady | None = None
     waits: tuple[bool, bool] = (False, False)
 
     @asynccontextmanager
@@ -76,6 +75,10 @@ class Scripted:
     def events(self) -> AsyncIterator[Event]:
         """What ``tells`` holds, as it is asked."""
         return self._events.listen()
+
+    def not_ready(self) -> NotReady | None:
+        """As ``Terminal.not_ready``."""
+        return self.problem
 
     def _end(self, what: str, asked: Any) -> Payment:
         self.asked.append((what, asked))
@@ -199,6 +202,17 @@ def test_without_a_configuration_the_currency_has_to_be_said(
     scripted.currency = ""
     assert till("charge", "12.50") == 2
     assert "--currency" in capsys.readouterr().err
+
+
+def test_a_terminal_that_takes_no_payments_says_why(
+    till: Till, scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scripted.problem = NotReady("the host has revoked the device", advice="Ask who runs the host.")
+    assert till("charge", "12.50") == 2
+    told = capsys.readouterr().err
+    assert "revoked the device" in told
+    assert "Ask who runs the host." in told
+    assert scripted.asked == []
 
 
 def test_a_reference_is_made_up_and_told(
