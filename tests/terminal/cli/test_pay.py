@@ -14,6 +14,7 @@ import pytest
 
 from hw.card import ManualCard
 from hw.errors import TimedOut
+from terminal.activation import Level
 from terminal.cli.entry import main
 from terminal.config import Config, Location, Merchant, TerminalIds
 from terminal.errors import HostRefused, HostUnreachable, JournalUnwritable, NotReady
@@ -49,6 +50,7 @@ class Scripted:
     tells: tuple[Event, ...] = ()
     asked: list[tuple[str, Any]] = field(default_factory=list)
     settings: Settings | None = None
+    level: Level = Level.ACTIVATED
     problem: NotReady | None = None
     waits: tuple[bool, bool] = (False, False)
 
