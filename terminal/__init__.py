@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from terminal.terminal import Terminal
 
 __version__ = "0.1.0"
-__released__ = "2026-01-01"
-"""No later than this version was made: no clock that says an earlier day is right."""
 
 _WHERE = {
     "Amount": "terminal.money:Amount",

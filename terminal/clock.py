@@ -13,8 +13,6 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
-from terminal import __released__
-
 Now = Callable[[], datetime]
 """The time of day, always aware and in UTC."""
 
@@ -24,8 +22,8 @@ Steady = Callable[[], float]
 Random = Callable[[int], bytes]
 """``random(n)`` gives n bytes fit for keys, IVs and nonces."""
 
-RELEASED = datetime.fromisoformat(__released__).replace(tzinfo=UTC)
-"""No clock that says an earlier moment is right: this program did not exist."""
+RELEASED = datetime(2026, 1, 1, tzinfo=UTC)
+"""No clock that says an earlier moment is right: this version did not exist."""
 
 LATEST = RELEASED + timedelta(days=50 * 365)
 """Nor is one that says a later moment: a clock chip that has lost its mind."""
