@@ -174,7 +174,8 @@ class Exchange:
     def circumstances(self, payment: Payment, sought: Sought) -> Circumstances:
         """Of this payment, at this moment."""
         host = self._settings.host
-        known_for = timedelta(seconds=max(0.0, host.idempotency_life - host.call_timeout))
+        under_way = host.call_timeout + host.request_life  # what is sent last may arrive that much later
+        known_for = timedelta(seconds=max(0.0, host.idempotency_life - under_way))
         return Circumstances(
             present=self._presence.there(payment),
             remembered=self._clock.now() - payment.created_at < known_for,
@@ -189,7 +190,8 @@ class Exchange:
         if any(child.state in OPEN for child in children):
             return Reversal.OPEN
         ended = (State.REFUSED, State.DECLINED, State.FAILED)
-        if any(child.state in ended and child.reference == REVERSAL for child in children):
+        refunds = [child for child in children if child.state in ended and child.reference == REVERSAL]
+        if refunds and refunds[-1].amount.minor == _to_undo(charge):  # else the host has said more since
             return Reversal.STUCK
         refused = any(child.kind is Kind.CANCEL and child.state in ended for child in children)
         return Reversal.CANCEL_REFUSED if refused else Reversal.NONE
@@ -252,10 +254,8 @@ class Exchange:
             errand.key_seen = errand.older = False
 
     def _undoing(self, begin: Begin) -> Payment:
-        charge = begin.charge
-        whole = charge.approved or charge.amount
-        amount = Amount(whole.minor - charge.refunded, whole.currency)
-        return self.child(charge, begin.kind, amount, REVERSAL if begin.kind is Kind.REFUND else "")
+        amount = Amount(_to_undo(begin.charge), begin.charge.amount.currency)
+        return self.child(begin.charge, begin.kind, amount, REVERSAL if begin.kind is Kind.REFUND else "")
 
     def child(self, charge: Payment, kind: Kind, amount: Amount, reference: str) -> Payment:
         """A new refund or cancel of a charge."""
@@ -368,3 +368,8 @@ class Exchange:
                 response_code=payment.response_code,
             )
         )
+
+
+def _to_undo(charge: Payment) -> int:
+    """Minor units that are left of a charge which is not to stand, as far as the host has said."""
+    return (charge.approved or charge.amount).minor - charge.refunded
