@@ -48,7 +48,8 @@ _Cause = tuple[int, str]
 SUPERSEDED: _Cause = (401, "4011")
 """The host has replaced the key set and so has not acted on this attempt."""
 CREDENTIALS: _Cause = (401, "4010")
-"""Nor has it on one whose signature it does not take, of which the date may be at fault."""
+"""Nor has it on one that it does not take as ours. The date may be at fault; or the network has delivered the
+request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
 KEY_SEEN = 409
 """Of a charge: the host knows the idempotency key, with another request."""
 
@@ -127,13 +128,18 @@ class Asking:
         refused = Reply.SILENT if refusal.in_doubt else Reply.REFUSED
         try:
             if await self._mended(refusal, errand.mended):
-                how = Mended.KEYS if _cause(refusal) == SUPERSEDED else Mended.CLOCK
-                return self._heard(payment, how, doubt=refusal.in_doubt)
+                if _cause(refusal) == SUPERSEDED:
+                    return self._heard(payment, Mended.KEYS, doubt=refusal.in_doubt)
+                return self._heard(payment, Mended.CLOCK, doubt=True)
         except JournalError:
             raise
         except TillError as error:
             errand.error = error
             return self._heard(payment, refused, message=str(error) if doubt else refusal.host_message)
+        if (
+            _cause(refusal) == CREDENTIALS
+        ):  # the date was right: perhaps a copy of this very request was there before
+            return self._heard(payment, Reply.SILENT, message=refusal.host_message)
         if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
             errand.key_seen = not doubt
             return self._heard(payment, Reply.SILENT, message=refusal.host_message)

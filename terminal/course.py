@@ -26,12 +26,12 @@ from terminal.recovery import WRITTEN_BEFORE, Act, Circumstances, Reply, Sought,
 
 
 class Mended(StrEnum):
-    """The host has refused a sending without acting on it, and what it named has been put right."""
+    """The host has refused a sending, and what it named has been put right."""
 
     KEYS = "keys"
     """It had replaced the key set: there is a new one. Comes once a round at most, and so does the other."""
     CLOCK = "clock"
-    """The date was wrong: it is right."""
+    """The date was wrong: it is right. Always with doubt."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -399,6 +399,22 @@ def test_a_status_of_500_is_no_outcome_also_under_a_key(make):
     assert paying(world, scenario, **NO_LOOKUP) == ((State.IN_DOUBT, State.APPROVED), [])
 
 
+@pytest.mark.parametrize("lookup", [True, False])
+def test_a_request_that_the_network_delivers_twice_is_not_refused_by_the_second_answer(make, lookup):
+    """The nonce of the second copy was used before: the host has acted on the first."""
+    world = make(offers_lookup=lookup)
+
+    async def scenario(till):
+        world.fault({"match": {"call": "charge"}, "do": "status", "status": 401, "code": "4010", "acted": True})
+        told = await charge(till)
+        world.fault()
+        return told.state, (await charge(till)).state, await statuses(world)
+
+    first = State.APPROVED if lookup else State.IN_DOUBT
+    result = paying(world, scenario, host={"offers_lookup": lookup})
+    assert result == ((first, State.APPROVED, ["approved"]), [])
+
+
 # -- what others do ----------------------------------------
 
 
