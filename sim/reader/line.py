@@ -12,14 +12,19 @@ import pty
 import struct
 import termios
 import tty
+from collections import deque
 from contextlib import suppress
 from typing import Protocol
 
-from hw.line import DescriptorLink
+from hw.errors import LineGone
+from hw.line import CHUNK, DescriptorLink
 
 
 class Line(Protocol):
     """What an emulator needs of its line; `hw.link.Link` has it too."""
+
+    async def read(self) -> bytes:
+        """What the driver has sent, as soon as it is at least a byte; raises LineGone when the plug is pulled."""
 
     async def write(self, data: bytes) -> None:
         """Send all of it to whoever listens."""
@@ -45,6 +50,19 @@ class PtyLine:
         """What comes after the driver in the URL of a reader on this line."""
         return f"://{self.path}"
 
+    @property
+    def baud(self) -> int:
+        """The speed that the driver has set, in the numbering of `termios`. The pty itself heeds none."""
+        speed: int = termios.tcgetattr(self._device)[5]
+        return speed
+
+    async def read(self) -> bytes:
+        """What the driver has sent; see `Line`. Not for the time of `listening`, which reads too."""
+        while True:
+            packet = await self._link.read()
+            if packet[0] == termios.TIOCPKT_DATA and len(packet) > 1:
+                return packet[1:]
+
     async def write(self, data: bytes) -> None:
         """Send all of it to whoever has the device open, or will without dropping what was there."""
         await self._link.write(data)
@@ -53,7 +71,7 @@ class PtyLine:
         """Wait until a driver begins to listen, which is when it drops what it held unread before.
 
         `hw.reader` does so when it opens the line and at the start of each wait. What the driver writes in the
-        meantime is dropped. Raises LineGone when this line is closed.
+        meantime is dropped: it is for readers that are not spoken to. Raises LineGone when this line is closed.
         """
         while not (await self._link.read())[0] & termios.TIOCPKT_FLUSHREAD:
             pass
@@ -66,6 +84,10 @@ class PtyLine:
             self._device = -1
 
 
+BACKLOG = 64
+"""Pieces of at most a chunk that a socket's emulator has not read; the oldest go beyond."""
+
+
 class SocketLine:
     """A TCP port on loopback, once opened. Closing it is pulling the plug."""
 
@@ -73,6 +95,9 @@ class SocketLine:
         self._server: asyncio.Server | None = None
         self._peers: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self._connected = asyncio.Event()
+        self._coming: deque[bytes] = deque(maxlen=BACKLOG)
+        self._came = asyncio.Event()
+        self._open = True
 
     async def open(self) -> None:
         """Listen on a free port."""
@@ -94,6 +119,15 @@ class SocketLine:
         """Wait until somebody is connected. Whether they wait for a card, a socket does not tell."""
         await self._connected.wait()
 
+    async def read(self) -> bytes:
+        """What anyone who is connected has sent; see `Line`."""
+        while not self._coming:
+            if not self._open:
+                raise LineGone("the emulator's line is closed")
+            self._came.clear()
+            await self._came.wait()
+        return self._coming.popleft()
+
     async def write(self, data: bytes) -> None:
         """Send all of it to everyone who is connected."""
         for peer in tuple(self._peers.values()):
@@ -103,6 +137,8 @@ class SocketLine:
 
     async def close(self) -> None:
         """Stop listening and hang up."""
+        self._open = False
+        self._came.set()
         if self._server is not None:
             self._server.close()
         peers = dict(self._peers)
@@ -115,7 +151,8 @@ class SocketLine:
         self._peers[task] = writer
         self._connected.set()
         with suppress(ConnectionError):
-            while await reader.read(4096):
-                pass
+            while data := await reader.read(CHUNK):
+                self._coming.append(data)
+                self._came.set()
         del self._peers[task]
         writer.close()
