@@ -32,7 +32,7 @@ from terminal.journal_chain import (
     walk,
 )
 from terminal.journal_check import check
-from terminal.journal_compaction import Bucket, Total, compact, totals
+from terminal.journal_compaction import compact, totals
 from terminal.journal_file import (
     SCHEMA,
     checked_id,
@@ -46,6 +46,7 @@ from terminal.journal_store import Store
 from terminal.money import Amount
 from terminal.payment import WITHOUT_EFFECT, Happened, Kind, Payment, State, effect_on_charge
 from terminal.side_store import Slots
+from terminal.totals import Bucket, Total
 
 TIDY: Final = 128
 """Records after which there is something to tidy."""

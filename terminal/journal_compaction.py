@@ -11,32 +11,14 @@ import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from terminal.journal_chain import Known, Mark, folded, spelt, walk
 from terminal.journal_tables import Tables
 from terminal.payment import OPEN, Payment
-
-
-class Bucket(NamedTuple):
-    """``day`` is the UTC date on which the payment began, as 2025-12-13. A refund has its charge's scheme and entry
-    mode."""
-
-    day: str
-    currency: str
-    scheme: str
-    entry_mode: str
-    kind: str
-    state: str
-
-
-class Total(NamedTuple):
-    """How many payments, and their sum in minor units: what was approved, else what was asked."""
-
-    count: int
-    minor: int
+from terminal.totals import Bucket, Total
 
 
 @dataclass(frozen=True)
@@ -79,7 +61,7 @@ def compact(
         db.execute(
             "INSERT INTO totals VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
             "count = count + excluded.count, minor = minor + excluded.minor",
-            ("|".join(bucket), *total),
+            ("|".join(bucket), total.count, total.minor),
         )
     db.execute("UPDATE journal SET base = ?, base_digest = ?", (cut, digest))
     db.execute("DELETE FROM records WHERE seq <= ?", (cut,))

@@ -11,12 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, tzinfo
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from terminal.payment import Kind, Payment, State
-
-if TYPE_CHECKING:
-    from terminal.journal_compaction import Bucket, Total
 
 OTHER = "other"
 """The scheme of a card that no range knows, or of which too little is known."""
@@ -112,6 +109,28 @@ REFUNDS: dict[State, Standing] = dict.fromkeys(State, Standing.REFUND_OPEN) | {
     State.FAILED: Standing.REFUND_FAILED,
 }
 """The line of a refund by its state."""
+
+
+class Bucket(NamedTuple):
+    """Payments that compaction removes from the journal, by what is kept of them.
+
+    ``day`` is the UTC date on which the payment began, as 2025-12-13. A refund has its charge's scheme and mode.
+    """
+
+    day: str
+    currency: str
+    scheme: str
+    entry_mode: str
+    kind: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Total:
+    """How many payments, and their sum in minor units: what was approved, else what was asked."""
+
+    count: int
+    minor: int
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from terminal.errors import IllegalEvent, JournalDamaged, JournalError
 from terminal.journal import Care, Journal, SealedRequest
-from terminal.journal_compaction import Bucket, Total
 from terminal.payment import OPEN, PAYMENT, Happened, Kind, State
+from terminal.totals import Bucket, Total
 from tests.terminal.test_journal import NOON, REQUEST, approve, charge, copied, related
 
 DAY = timedelta(days=1)
