@@ -125,10 +125,12 @@ AnyStep = (
 
 
 class Day(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """``seed`` of the world in which ``steps`` happen; ``lookup``: whether its host offers look-ups."""
+    """``seed`` of the world in which ``steps`` happen; ``lookup``: whether its host offers look-ups;
+    ``acknowledgement``: the terminal's setting of that name."""
 
     seed: int
     lookup: bool = True
+    acknowledgement: Literal["return", "explicit"] = "return"
     steps: Annotated[list[AnyStep], Meta(max_length=MAX_STEPS)]
 
     @property

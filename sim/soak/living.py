@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
 from sim.power import PowerCut
@@ -27,7 +27,9 @@ from terminal.terminal import Terminal
 
 ATTEMPTS_TO_OPEN = 8
 """Starts in a row that may fail while the disk is in trouble, before the disk is mended."""
-EVENING = 48 * 3600.0
+KEY_LIFE = 2 * 3600
+"""Seconds that the host of a soak remembers an idempotency key: short, so that many are forgotten in a day."""
+EVENING = 3 * 3600.0
 """Seconds after the last trouble by which everything has to be resolved."""
 AT_LEAST = 4000.0
 """Seconds of evening in any case: a host may fail a refund later, and the terminal looks for that after an hour."""
@@ -70,6 +72,9 @@ class Life:
             if refused == ATTEMPTS_TO_OPEN:
                 self.history.add(self.now(), "world", "mends the disk")
                 world.disk_faults()
+            if refused == 2 * ATTEMPTS_TO_OPEN:
+                self.record.failures.append("the terminal does not come up any more")
+                return
         self._evening()
 
     # -- the terminal's program -----------------------------------------------------------------------------
@@ -79,11 +84,10 @@ class Life:
         self.tap.boot += 1
         try:
             self.world.run(self.world.powered(program))
-        except PowerCut as cut:
-            self.record.power_cuts[str(cut)] += 1
-            self.history.add(self.now(), "power", "goes", where=str(cut))
+        except PowerCut:
+            where = self.world.power.where
             self.counter.cut_short()
-            self.world.power_back()
+            self.history.add(self.now(), "power", "goes", where=where, lost=self.world.power_back())
         except NEEDS_A_START as error:
             self.history.add(self.now(), "terminal", "ends", error=type(error).__name__, says=str(error))
             self.counter.cut_short()
@@ -92,7 +96,7 @@ class Life:
             self.counter.cut_short()
 
     async def _program(self) -> None:
-        async with self.world.terminal(reader=self.counter.reader) as till:
+        async with self._terminal() as till:
             listening = asyncio.create_task(self._listen(till.events()))
             keeping = asyncio.create_task(till.keep())
             try:
@@ -111,6 +115,10 @@ class Life:
             finally:
                 keeping.cancel()
                 listening.cancel()
+
+    def _terminal(self) -> AbstractAsyncContextManager[Terminal]:
+        host = {"idempotency_life": float(KEY_LIFE), "offers_lookup": self.day.lookup}
+        return self.world.terminal(reader=self.counter.reader, host=host, acknowledgement=self.day.acknowledgement)
 
     async def _do(self, till: Terminal, step: of.AnyStep) -> None:
         world = self.world
@@ -183,7 +191,7 @@ class Life:
 
     async def _settle_down(self) -> None:
         began = self.now()
-        async with self.world.terminal(reader=self.counter.reader) as till:
+        async with self._terminal() as till:
             listening = asyncio.create_task(self._listen(till.events()))
             keeping = asyncio.create_task(till.keep())
             try:

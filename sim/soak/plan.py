@@ -112,7 +112,8 @@ def planned(
         steps += coming.pop(number, [])
     for late in sorted(coming):
         steps += coming[late]
-    return of.Day(seed=seed, steps=steps, lookup=lookup)
+    acknowledgement = "explicit" if dice.chance(0.5) else "return"
+    return of.Day(seed=seed, steps=steps, lookup=lookup, acknowledgement=acknowledgement)
 
 
 def _drawn(table: Sequence[_After], reference: str, dice: Dice) -> tuple[of.AnyStep, ...]:

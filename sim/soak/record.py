@@ -94,7 +94,6 @@ class Record:
     """From when to when the till waited for a charge."""
     undo: dict[str, str] = field(default_factory=dict)
     """Approvals that nobody was there to see: charge ids by reference, until the till has undone them."""
-    power_cuts: Counter[str] = field(default_factory=Counter)
     happened: Counter[str] = field(default_factory=Counter)
     """Steps by kind, and how they ended."""
     leaks: list[str] = field(default_factory=list)

@@ -20,7 +20,7 @@ from sim.soak.day import Day
 from sim.soak.evidence import Evidence, Violation
 from sim.soak.history import History
 from sim.soak.judge import violations
-from sim.soak.living import Life
+from sim.soak.living import KEY_LIFE, Life
 from sim.world import World
 from terminal.config import Config
 from terminal.errors import JournalError
@@ -131,7 +131,7 @@ def shortest(day: Day, violation: Violation, *, tries: int = 200) -> Day:
 
 
 def _host(day: Day) -> HostConfig:
-    return HostConfig(offers_lookup=day.lookup, max_exchanges=64)
+    return HostConfig(offers_lookup=day.lookup, max_exchanges=64, idempotency_life=KEY_LIFE)
 
 
 def _evidence(world: World, life: Life, day: Day) -> Evidence:

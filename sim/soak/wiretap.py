@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from hashlib import sha256
 
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sim.host.calls import CALLS
+from sim.host.calls import call_name
 from sim.soak.record import Judged, Record, Sent
-
-_CALL_NAMES = tuple(
-    (method, re.compile("^" + path.replace("{id}", "[^/]+") + "$"), name) for name, (method, path) in CALLS.items()
-)
-
-
-def call_name(method: str, path: str) -> str:
-    """The name of a call (``sim.host.calls``) by its method and path; the path itself where it is none."""
-    plain = _PLAIN.get((method, path))
-    if plain is not None:
-        return plain
-    for wanted, pattern, name in _CALL_NAMES:
-        if wanted == method and pattern.match(path):
-            return name
-    return path
-
-
-_PLAIN = {(method, path): name for name, (method, path) in CALLS.items() if "{" not in path}
 
 
 class Wiretap:
