@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from weakref import ref
 
 from sim.faults.disk import AnyDiskRule, FsyncFails, Full, ReadOnly
 from sim.power import PowerCut
@@ -25,6 +26,7 @@ _SAYS: Final = {
 }
 _READS: Final = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK", "EXPLAIN", "WITH")
 _LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
+_MANY_CURSORS: Final = 256
 FULL: Final = 2
 """``PRAGMA synchronous = FULL``, by which a commit in WAL mode is durable."""
 
@@ -40,6 +42,7 @@ class CrashConnection(sqlite3.Connection):
     def begin_on(self, disk: CrashDisk, path: Path) -> None:
         """From now on it is the disk's."""
         self._disk, self.path = disk, path
+        self._cursors: list[ref[sqlite3.Cursor]] = []
 
     def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
         """Run a statement; those that reach the disk are its operations."""
@@ -49,13 +52,20 @@ class CrashConnection(sqlite3.Connection):
         disk.power.require()
         if self.in_transaction:
             if sql == "COMMIT":
-                return disk.commit(self, lambda: super(CrashConnection, self).execute(sql))
-            return super().execute(sql, parameters)
+                return disk.commit(self, lambda: self._run(sql))
+            return self._run(sql, parameters)
         if sql.startswith("PRAGMA"):
             return self._pragma(disk, sql)
         if sql.startswith(_READS):
-            return super().execute(sql, parameters)
-        return disk.commit(self, lambda: super(CrashConnection, self).execute(sql, parameters))
+            return self._run(sql, parameters)
+        return disk.commit(self, lambda: self._run(sql, parameters))
+
+    def _run(self, sql: str, parameters: Any = ()) -> sqlite3.Cursor:
+        cursor = super().execute(sql, parameters)
+        self._cursors.append(ref(cursor))
+        if len(self._cursors) > _MANY_CURSORS:
+            self._cursors = [one for one in self._cursors if one() is not None]
+        return cursor
 
     def executescript(self, sql: str, /) -> sqlite3.Cursor:
         """Run statements; all that they commit is one operation."""
@@ -70,14 +80,14 @@ class CrashConnection(sqlite3.Connection):
         name, _, value = sql.removeprefix("PRAGMA").replace(" ", "").partition("=")
         if name == "synchronous" and value:
             self.synchronous = _LEVELS.get(value.upper(), FULL)
-            return super().execute("PRAGMA synchronous = OFF")
+            return self._run("PRAGMA synchronous = OFF")
         if name.startswith("wal_checkpoint"):
 
             def refused(rule: AnyDiskRule) -> sqlite3.Cursor:
                 raise sql_error(rule)
 
-            return disk.checkpoint(self.path, lambda: super(CrashConnection, self).execute(sql), refused)
-        return super().execute(sql)
+            return disk.checkpoint(self.path, lambda: self._run(sql), refused)
+        return self._run(sql)
 
     def close(self) -> None:
         """Let go of the file, with a checkpoint where this is the last connection and there is power."""
@@ -102,6 +112,9 @@ class CrashConnection(sqlite3.Connection):
         """Let go of the file as it is: nothing is written, and what was begun is not committed."""
         disk, self._disk = self._disk, None
         if disk is not None:
+            for cursor in self._cursors:  # one that somebody still holds would keep the file open
+                if (held := cursor()) is not None:
+                    held.close()
             self._close_as_it_is()
             disk.closed(self)
 

@@ -39,3 +39,12 @@ def pick(random: Random, alphabet: str, length: int) -> str:
 def chance(random: Random, probability: float) -> bool:
     """True with the given probability."""
     return int.from_bytes(random(6), "big") < probability * 2**48
+
+
+def corrupted(data: bytes, at: int | None, random: Random) -> bytes:
+    """The bytes with one of them changed: the one ``at`` (counted round and round), or one that chance picks."""
+    if not data:
+        return data
+    place = (int.from_bytes(random(4)) if at is None else at) % len(data)
+    other = data[place] ^ (1 + random(1)[0] % 255)
+    return data[:place] + bytes([other]) + data[place + 1 :]

@@ -22,7 +22,7 @@ from terminal.clock import Random
 
 _WAL_HEADER = 32
 _FRAME_HEADER = 24
-_INDEX = struct.Struct("=14xHI12x8s8s")  # page size, frames; checksum of the last one, salts
+_INDEX = struct.Struct("=14xHI4x8s8s")  # page size, frames; checksum of the last one, salts
 _SECTOR = 512
 
 

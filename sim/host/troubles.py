@@ -21,7 +21,7 @@ from sim.faults.wire import (
 )
 from sim.host.calls import Call
 from sim.host.ledger import Ledger, to_ms
-from sim.seed import pick
+from sim.seed import corrupted, pick
 from terminal.clock import Random
 
 if TYPE_CHECKING:
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
     from sim.host.host import Host
 
 _LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
-
-
-def corrupted(data: bytes, at: int | None, random: Random) -> bytes:
-    """The bytes with one of them changed: the one ``at`` (counted round and round), or one that chance picks."""
-    if not data:
-        return data
-    place = (int.from_bytes(random(4)) if at is None else at) % len(data)
-    other = data[place] ^ (1 + random(1)[0] % 255)
-    return data[:place] + bytes([other]) + data[place + 1 :]
 
 
 # --- before it judges -----------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sim.faults.wire import (
     WrongKcv,
     WrongMac,
 )
-from sim.host.troubles import corrupted
+from sim.seed import corrupted
 from terminal.clock import Random
 
 CLOSE = "tillwright.close"

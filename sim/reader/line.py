@@ -1,6 +1,7 @@
-"""The emulator's end of a line: a pty that stands for a serial device, or a TCP socket.
+"""The emulator's end of a line: a pty that stands for a serial device, or a TCP socket; and a bad one of either.
 
-Not modelled: baud, parity and the pace of a real line; a pty takes every setting and heeds none.
+Not modelled: what goes wrong with what the driver writes; baud, parity and the pace of a real line; a pty takes
+every setting and heeds none.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from typing import Protocol
 
 from hw.errors import LineGone
 from hw.line import CHUNK, DescriptorLink
+from sim.faults.grammar import Chooser
+from sim.faults.line import AnyLineRule, CorruptLine, Double, Drop, Split, Stall, Unplug
+from sim.seed import corrupted
 
 
 class Line(Protocol):
@@ -31,6 +35,45 @@ class Line(Protocol):
 
     async def close(self) -> None:
         """Pull the plug."""
+
+
+class FaultyLine:
+    """A line on which what goes wrong is said by rules, chosen for each write (``sim.faults.line``)."""
+
+    def __init__(self, line: Line, faults: Chooser[AnyLineRule]) -> None:
+        self._line, self.faults = line, faults
+
+    async def read(self) -> bytes:
+        """What the driver has sent: nothing goes wrong with that."""
+        return await self._line.read()
+
+    async def write(self, data: bytes) -> None:
+        """Send it as the rule lets it through, if one applies."""
+        line, half = self._line, len(data) // 2
+        match self.faults.first(lambda rule: True):
+            case Drop():
+                pass
+            case Split(size=size, seconds=seconds):
+                for at in range(0, len(data), size):
+                    await line.write(data[at : at + size])
+                    await asyncio.sleep(seconds)
+            case Double():
+                await line.write(data + data)
+            case CorruptLine(at=at):
+                await line.write(corrupted(data, at, self.faults.random))
+            case Stall(seconds=seconds):
+                await line.write(data[:half])
+                await asyncio.sleep(seconds)
+                await line.write(data[half:])
+            case Unplug():
+                await line.write(data[:half])
+                await line.close()
+            case _:
+                await line.write(data)
+
+    async def close(self) -> None:
+        """Pull the plug."""
+        await self._line.close()
 
 
 class PtyLine:
