@@ -44,6 +44,11 @@ def parse(data: bytes) -> tuple[Tlv, ...]:
 
     Raises CardError: a tag or a length that is cut short or too long, a value that is not all there.
     """
+    return tuple(Tlv(tag, data[start:end]) for tag, start, end in spans(data))
+
+
+def spans(data: bytes) -> tuple[tuple[int, int, int], ...]:
+    """Tag, start and end of the value of each object in ``data``; raises as `parse` does."""
     found, at = [], 0
     while at < len(data):
         if data[at] == 0x00:
@@ -53,7 +58,7 @@ def parse(data: bytes) -> tuple[Tlv, ...]:
         size, at = _read_length(data, at)
         if at + size > len(data):
             raise CardError("the card's data breaks off in the middle of an object")
-        found.append(Tlv(tag, data[at : at + size]))
+        found.append((tag, at, at + size))
         at += size
     return tuple(found)
 

@@ -1,0 +1,80 @@
+"""What of a card's words may stand in a trace."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw.masking import MASKS, masked_command, masked_objects, masked_pan, masked_response
+from hw.pan import luhn_digit, passes_luhn
+from hw.tlv import Tlv, encode, find, parse, template
+
+pans = st.text("0123456789", min_size=11, max_size=18).map(lambda head: head + luhn_digit(head))
+
+
+@given(pans)
+def test_a_masked_number_reads_as_a_card_and_is_nobody_s(pan):
+    masked = masked_pan(pan)
+    assert len(masked) == len(pan)
+    assert passes_luhn(masked)
+    assert masked[-4:] == pan[-4:]
+    assert len(pan) == 12 or masked[:6] == pan[:6]
+    hidden = masked[6 if len(pan) > 12 else 0 : -4]
+    assert hidden[:-1].strip("0") == ""
+
+
+@pytest.mark.parametrize(
+    ("tag", "value", "masked"),
+    [
+        (0x5A, "4761739001010119", "4761730000010119"),
+        (0x5A, "6304939304310009610f", "6304930000000089610f"),
+        (0x57, "4761739001010119d28122011000012300000f", "4761730000010119d28122010000000000000f"),
+        (0x9F6B, "5413330089600010d28122010123450f", "5413330000090010d28122010000000f"),
+        (0x5F20, b"DOE/JOHN".hex(), b"XXXXXXXX".hex()),
+        (0x56, b"B4761739001010119^DOE/JOHN^28122011234".hex(), b"B4761730000010119^XXXXXXXX^28122010000".hex()),
+        (0x9F1F, b"1234".hex(), b"0000".hex()),
+        (0x9F46, "0102030405", "0000000000"),
+        (0x5F24, "281231", "281231"),
+    ],
+)
+def test_each_tag_s_mask(tag, value, masked):
+    deep = encode([template(0x70, template(0xA5, Tlv(tag, bytes.fromhex(value))), Tlv(0x94, b"\x08\x01\x01\x00"))])
+    found = masked_objects(deep)
+    value_found = find(parse(found), tag)
+    assert value_found is not None
+    assert value_found.hex() == masked
+    assert len(found) == len(deep)
+    assert find(parse(found), 0x94) == b"\x08\x01\x01\x00"
+
+
+def test_a_length_in_more_bytes_than_it_needs_stays_so():
+    long = bytes.fromhex("70810a 5a08 4761739001010119".replace(" ", ""))
+    assert masked_objects(long).hex() == "70810a5a084761730000010119"
+
+
+@given(st.binary(max_size=300))
+def test_anything_is_masked_to_its_own_length(data):
+    for mask in (masked_objects, masked_command, masked_response):
+        assert len(mask(data)) == len(data)
+
+
+@given(st.sampled_from(sorted(MASKS)), st.binary(max_size=120))
+def test_any_value_of_a_masked_tag_keeps_its_length(tag, value):
+    whole = Tlv(tag, value).encode()
+    masked = masked_objects(whole)
+    assert len(masked) == len(whole)
+    assert [one.tag for one in parse(masked)] == [tag]
+
+
+@pytest.mark.parametrize("value", ["4761739001010119", "4761739001010119ab28", "12345678901d2812"])
+def test_a_track_that_is_none_shows_nothing_of_a_number(value):
+    assert value[4:-4] not in masked_objects(Tlv(0x57, bytes.fromhex(value)).encode()).hex()
+
+
+def test_commands_lose_their_pins_and_responses_keep_their_status():
+    assert masked_command(bytes.fromhex("0020008008241234ffffffffff")).hex() == "00200080080000000000000000"
+    select = bytes.fromhex("00a404000e325041592e5359532e444446303100")
+    assert masked_command(select) == select
+    assert masked_response(bytes.fromhex("5a0847617390010101199000")).hex() == "5a0847617300000101199000"
+    assert masked_response(b"\x12\x34\x56\x90\x00") == b"\0\0\0\x90\0"
