@@ -59,10 +59,10 @@ def _corrupt_request(_host: Host, faults: Faults, call: Call, rule: Any) -> None
 
 
 def _wrong_mac(_host: Host, _faults: Faults, call: Call, _rule: Any) -> None:
-    signature = call.headers.get("x-signature")
-    if signature:
-        other = "0" if signature[-1] != "0" else "1"
-        call.headers = {**call.headers, "x-signature": signature[:-1] + other}
+    version, _, mac = call.headers.get("x-signature", "").partition("=")
+    if mac:
+        other = "A" if mac[0] != "A" else "B"
+        call.headers = {**call.headers, "x-signature": f"{version}={other}{mac[1:]}"}
 
 
 def _expired_token(host: Host, _faults: Faults, call: Call, _rule: Any) -> None:
