@@ -39,24 +39,31 @@ class Counter:
         """Charges that the power cut short, whose shopper waits."""
         self.abandoned: dict[str, None] = {}
         """References whose shopper left while nobody could say so."""
-        self._serving: of.Charge | None = None
+        self.left_undone: dict[of.AnyStep, None] = {}
+        """What else the power cut short: it is asked for once more, unless the terminal says how it ended."""
+        self._serving: of.AnyStep | None = None
         self._undo_at = 0.0
 
     async def serve(self, till: Terminal, step: of.AnyStep) -> None:
         """Do a step of the till's; raises what needs the program to be started anew."""
         act = _ACTS[type(step)]
+        self._serving = step
         try:
             await act(self, till, step)
+            self._serving = None
         except NEEDS_A_START as error:
             self._failed(step, error)
             raise
         except (TillError, ReaderError) as error:
+            self._serving = None
             self._failed(step, error)
 
     def cut_short(self) -> None:
         """The program has ended in the middle of whatever it did."""
         step, self._serving = self._serving, None
-        if step is None:
+        if isinstance(step, of.Refund | of.Cancel | of.Confirm | of.Void):
+            self.left_undone[step] = None
+        if not isinstance(step, of.Charge) or step.reference not in self.record.sales:
             return
         sale = self.record.sales[step.reference]
         if step.stays and sale.left is None:
@@ -67,12 +74,17 @@ class Counter:
 
     async def come_up(self, till: Terminal) -> None:
         """What a till does first when it has come up: it says who has left, and asks again for who has not."""
+        await self.hear(till)
         for reference in tuple(self.abandoned):
             self._abandon(till, reference)
             del self.abandoned[reference]
         for reference, step in tuple(self.asked_again.items()):
             del self.asked_again[reference]
             await self.serve(till, step)
+        for undone in tuple(self.left_undone):
+            del self.left_undone[undone]
+            if not isinstance(undone, of.Refund) or all(told.reference != undone.name for told in self.record.told):
+                await self.serve(till, undone)
 
     async def hear(self, till: Terminal) -> None:
         """Take the outcomes that the terminal has for its till, acknowledge them, undo what nobody saw."""
@@ -93,12 +105,11 @@ class Counter:
             sale = self.record.sales[step.reference] = Sale(
                 step.reference, step.minor, step.currency, self.now(), step.hold, step.accept_partial
             )
-        self._serving = step
         stripe = STRIPES[step.card]
         self.reader.cards.clear()
         if not step.typed:
             self.reader.cards.append(stripe)
-        began = self.now()
+        began = len(self.record.sent)
         asking = asyncio.ensure_future(
             till.charge(
                 Amount(step.minor, step.currency),
@@ -123,10 +134,9 @@ class Counter:
             self.abandoned[step.reference] = None
             raise
         finally:
-            self.record.turns.append((began, self.now()))
+            self.record.turns.append((began, len(self.record.sent)))
             if not asking.done():
                 asking.cancel()
-        self._serving = None
 
     async def _walk_out(self, till: Terminal, step: of.Charge, sale: Sale, asking: asyncio.Future[Payment]) -> None:
         self.history.add(self.now(), "shopper", "leaves", reference=step.reference, how=step.how)

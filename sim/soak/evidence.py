@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.soak.record import Record
 from terminal.journal import Record as Entry
-from terminal.payment import Kind, Payment
+from terminal.payment import REVERSAL, Kind, Payment, State
 
 STANDING = frozenset({"approved", "partially_refunded", "pending"})
 """The ledger's words for a charge of which the shopper pays something."""
@@ -61,6 +61,21 @@ class Evidence:
         for charge in self.ledger:
             found.setdefault(charge["reference"], []).append(charge)
         return found
+
+    @cached_property
+    def for_a_person(self) -> frozenset[str]:
+        """References of charges that the host lets nobody undo: too late to cancel, and it has failed the refund.
+        The terminal has called a person, and can do no more."""
+        return frozenset(
+            payment.reference
+            for payment in self.charges.values()
+            if payment.id in self.record.for_a_person
+            and payment.state is State.REVERSING
+            and any(
+                refund["reason"] == REVERSAL and refund["status"] == "failed"
+                for refund in self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
+            )
+        )
 
     @cached_property
     def events(self) -> dict[str, list[Entry]]:

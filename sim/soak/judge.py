@@ -19,7 +19,8 @@ def books_agree(seen: Evidence) -> Iterator[Violation]:
     """Journal and ledger agree on every charge and refund."""
     for line in differences(journal_rows(seen.payments), ledger_rows({"charges": seen.ledger}, seen.terminal_id)):
         about, _, says = line.partition(": ")
-        yield Violation("books", about, says)
+        if about not in seen.for_a_person:
+            yield Violation("books", about, says)
 
 
 def journal_is_whole(seen: Evidence) -> Iterator[Violation]:
@@ -71,6 +72,8 @@ def approvals_are_kept(seen: Evidence) -> Iterator[Violation]:
 def who_left_does_not_pay(seen: Evidence) -> Iterator[Violation]:
     """A shopper who left without seeing an approval pays nothing in the end."""
     for sale in seen.record.sales.values():
+        if sale.reference in seen.for_a_person:
+            continue
         if sale.saw is None and any(map(standing, seen.by_reference.get(sale.reference, ()))):
             yield Violation("left_free", sale.reference, "the shopper saw no approval, and pays")
 
@@ -78,6 +81,8 @@ def who_left_does_not_pay(seen: Evidence) -> Iterator[Violation]:
 def undone_is_undone(seen: Evidence) -> Iterator[Violation]:
     """What was canceled or voided does not stand; what was to be reversed was reversed."""
     for payment in seen.payments:
+        if payment.reference in seen.for_a_person:
+            continue
         states = [entry.happened for entry in seen.events.get(payment.id, ())]
         charge = seen.by_charge_id.get(payment.charge_id)
         if payment.kind is Kind.CANCEL and payment.state is State.APPROVED:
@@ -110,7 +115,7 @@ def refunds_are_made_once(seen: Evidence) -> Iterator[Violation]:
 def nothing_is_stuck(seen: Evidence) -> Iterator[Violation]:
     """When the trouble is over everything is resolved; what was held is confirmed or reversed."""
     for payment in seen.payments:
-        if payment.state in OPEN:
+        if payment.state in OPEN and payment.reference not in seen.for_a_person:
             yield Violation(
                 "stuck", payment.reference or payment.id, f"the {payment.kind} is still {payment.state}"
             )

@@ -80,15 +80,10 @@ def nothing_is_sent_after_leaving(seen: Evidence) -> Iterator[Violation]:
 
 def nothing_is_renewed_meanwhile(seen: Evidence) -> Iterator[Violation]:
     """Between a charge's first sending and the answer to the till nothing is renewed, unless the host asked."""
-    sent = seen.record.sent
-    times = [one.at for one in sent]
     refused = sorted(one.at for one in seen.record.judged if one.status in (401, 403))
     for began, ended in seen.record.turns:
         first: Sent | None = None
-        for number in range(bisect_left(times, began), len(sent)):
-            one = sent[number]
-            if one.at > ended:
-                break
+        for one in seen.record.sent[began:ended]:
             if first is None:
                 first = one if one.call == CHARGE and one.key else None
             elif one.call in RENEWAL and one.boot == first.boot:

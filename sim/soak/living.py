@@ -167,6 +167,8 @@ class Life:
         async for event in heard:
             facts = events.as_dict(event)
             name = facts.pop("event")
+            if isinstance(event, events.Overdue) and event.person:
+                self.record.for_a_person[event.payment_id] = None
             if name not in QUIET:
                 self.history.add(self.now(), "terminal", str(name), **facts)
 

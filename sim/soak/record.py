@@ -90,12 +90,14 @@ class Record:
     told: list[Told] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
     judged: list[Judged] = field(default_factory=list)
-    turns: list[tuple[float, float]] = field(default_factory=list)
-    """From when to when the till waited for a charge."""
+    turns: list[tuple[int, int]] = field(default_factory=list)
+    """While the till waited for a charge: how much had been sent before, and afterwards."""
     undo: dict[str, str] = field(default_factory=dict)
     """Approvals that nobody was there to see: charge ids by reference, until the till has undone them."""
     happened: Counter[str] = field(default_factory=Counter)
     """Steps by kind, and how they ended."""
+    for_a_person: dict[str, None] = field(default_factory=dict)
+    """Payments of which the terminal has said that only a person can go on with them."""
     leaks: list[str] = field(default_factory=list)
     """Where something secret was found."""
     failures: list[str] = field(default_factory=list)
