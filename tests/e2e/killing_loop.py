@@ -53,6 +53,8 @@ LOADED = (
 )
 PATIENCE = 60.0
 """Seconds in which something must be told: else somebody is stuck."""
+LAST_PATIENCE = 180.0
+"""The same at the end, when it must be waited for that what was sent can no longer arrive."""
 ANY_TIME = 0.1
 """Seconds within which a victim is killed that is killed at any time."""
 BOTH_WITHIN = 0.003
@@ -162,13 +164,14 @@ class Tally:
 class Loop:
     """Both sides, and who watches them."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, *, leaving: bool) -> None:
+        self.folder, self.seed, self.leaving = folder, seed, leaving
         self.chance = Random(f"{seed} kills")
         self.tally = Tally()
         self.owed: dict[int, None] = {}
         self.next_number = 1
         self.seen: list[dict[str, Any]] = []
+        self.told_again = 0
         self.latest: Open | None = None
         self.lives: dict[str, Life] = {}
         # Bound and never listening, it keeps the port from everybody but a host, alive or not.
@@ -195,7 +198,10 @@ class Loop:
         else:
             attempts = 4 if last else (2 if self.chance.random() < 0.1 else 1)
             pending_wait = 15.0 if last else (0.4 if self.chance.random() < 0.05 else 0.0)
-            life = killing_till.Life(tuple(self.owed), self.next_number, attempts, pending_wait, last)
+            keeps = last or self.chance.random() < 0.5
+            life = killing_till.Life(
+                tuple(self.owed), self.next_number, attempts, pending_wait, keeps, self.leaving, last
+            )
             work = partial(_take_orders, self.home, self.seed, life)
         self.lives[name] = Life(name, work, self.folder / f"{name}.errors")
 
@@ -253,6 +259,9 @@ class Loop:
             case "seen":
                 self.seen.append(line["payment"])
                 self.latest = _open(line["payment"], line["payment"]["id"])
+            case "told":
+                self.told_again += 1
+                self.seen.append(line["payment"])
             case "done":
                 self.owed.pop(line["order"], None)
             case "opened":
@@ -300,7 +309,7 @@ class Loop:
                 progress(number + 1)
             self._end_till()
             self.start("till", last=True)
-            self._end_till()
+            self._end_till(LAST_PATIENCE)
             with closing(Journal.read(self.home / JOURNAL_FILE)) as journal:
                 journal.verify()
                 payments = journal.payments()
@@ -311,9 +320,10 @@ class Loop:
             self.stop()
         return self._report(payments, found, time.monotonic() - began)
 
-    def _end_till(self) -> None:
+    def _end_till(self, patience: float = PATIENCE) -> None:
         self.lives["till"].end()
-        self._reach(lambda line: line["event"] == "ended", "what is open comes to no end")
+        if not self.watch(patience, lambda line: line["event"] == "ended"):
+            raise Wrong("what is open comes to no end")
         life = self.lives.pop("till")
         if code := life.reap():
             raise Wrong(f"the till ended with {code}: {life.last_words()}")
@@ -332,7 +342,9 @@ class Loop:
             raise Wrong(otherwise)
 
     def _judge(self, payments: list[Payment], terminal_id: str) -> list[str]:
-        asked = [killing_till.order(self.seed, number) for number in range(1, self.next_number)]
+        asked = [
+            killing_till.order(self.seed, number, leaving=self.leaving) for number in range(1, self.next_number)
+        ]
         orders = {order.reference: order for order in asked}
         found = [f"order {number} was never done" for number in self.owed]
         ledger = call(f"{self.url}/sim/ledger")
@@ -348,6 +360,7 @@ class Loop:
             "orders": self.next_number - 1,
             "payments": dict(Counter(f"{p.kind} {p.state}" for p in payments)),
             "seen": len(self.seen),
+            "told_again": self.told_again,
             "violations": found,
             "seconds": round(seconds, 1),
         }
@@ -375,6 +388,7 @@ def main() -> int:
     words = argparse.ArgumentParser(description="A charge loop and its host, either side killed again and again.")
     words.add_argument("--kills", type=int, default=500)
     words.add_argument("--seed", type=int, default=7)
+    words.add_argument("--nobody-leaves", action="store_true", help="Spares the minutes of waiting for proof.")
     words.add_argument("--json", action="store_true", help="The result as one JSON object.")
     words.add_argument("--keep", type=Path, help="Leave all files in this new folder.")
     said = words.parse_args()
@@ -387,7 +401,9 @@ def main() -> int:
             sys.stderr.flush()
 
     with tempfile.TemporaryDirectory(prefix="killing-") as folder:
-        result = Loop(said.keep or Path(folder), said.seed).run(said.kills, progress)
+        result = Loop(said.keep or Path(folder), said.seed, leaving=not said.nobody_leaves).run(
+            said.kills, progress
+        )
     if sys.stderr.isatty():
         sys.stderr.write("\r\033[K")
     if said.json:

@@ -17,14 +17,24 @@ import pytest
 from terminal import Amount
 from terminal.payment import Kind, Payment, State
 from tests.e2e.killing_judge import violations
-from tests.e2e.killing_till import Order, order
+from tests.e2e.killing_till import Order, Wish, order
 
 DEADLINE = 900.0
 
 
-def run(kills: int, seed: int) -> dict[str, Any]:
+def run(kills: int, seed: int, *more: str) -> dict[str, Any]:
     """What a run of its own process ends with. Nothing that it started outlives it."""
-    command = [sys.executable, "-m", "tests.e2e.killing_loop", "--kills", str(kills), "--seed", str(seed), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.e2e.killing_loop",
+        "--kills",
+        str(kills),
+        "--seed",
+        str(seed),
+        "--json",
+        *more,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             said, _ = process.communicate(timeout=DEADLINE)
@@ -45,7 +55,7 @@ def check(result: dict[str, Any], kills: int) -> None:
 
 
 def test_forty_kills() -> None:
-    check(run(40, 7), 40)
+    check(run(40, 7, "--nobody-leaves"), 40)
 
 
 @pytest.mark.slow
@@ -53,6 +63,7 @@ def test_five_hundred_kills() -> None:
     result = run(500, 11)
     check(result, 500)
     # It is no proof unless they died where it matters: before the host had acted, and after.
+    assert result["payments"]["charge canceled"] > 0
     for side in ("till", "host"):
         for moment in ("charge in_flight, the host has it not", "charge in_flight, the host has it"):
             assert result["open_at_kill"][side][moment] >= 10
@@ -60,7 +71,7 @@ def test_five_hundred_kills() -> None:
 
 # -- the judge ------------------------------------------------------------------------------------------------
 
-ORDER = Order(number=1, minor=1200, card="4111111111111111", refunds=(200,), cancel=False, asked_twice=False)
+ORDER = Order(1, 1200, "4111111111111111", Wish.REFUND, (200,), accept_partial=False, asked_twice=False, stay=0.0)
 CHARGE = Payment(
     id="k1",
     kind=Kind.CHARGE,
@@ -107,8 +118,14 @@ def ledger() -> dict[str, Any]:
 
 def seen() -> list[dict[str, Any]]:
     charge: dict[str, Any] = {"kind": "charge", "state": "approved", "charge_id": "ch_1", "reference": "order-1"}
-    charge |= {"approved": {"minor": 1200, "currency": "EUR"}}
-    refund: dict[str, Any] = {"kind": "refund", "state": "approved", "charge_id": "ch_1", "refund_id": "rf_1"}
+    charge |= {"id": "k1", "approved": {"minor": 1200, "currency": "EUR"}}
+    refund: dict[str, Any] = {
+        "id": "k2",
+        "kind": "refund",
+        "state": "approved",
+        "charge_id": "ch_1",
+        "refund_id": "rf_1",
+    }
     return [charge, refund | {"amount": {"minor": 200, "currency": "EUR"}}]
 
 
@@ -169,9 +186,16 @@ def test_what_is_still_open_is_found() -> None:
     assert "charge k1 of 'order-1' is still in_doubt" in found
 
 
+def test_an_outcome_of_which_nobody_heard_is_found() -> None:
+    in_flight = seen()[1] | {"state": "in_flight"}
+    told = "refund k2 of 'order-1/1' is approved, and nobody heard of it"
+    assert judged(ledger(), seen=[seen()[0]]) == [told]
+    assert judged(ledger(), seen=[seen()[0], in_flight]) == [told]
+
+
 def test_a_cancel_that_the_host_does_not_know_is_found() -> None:
-    cancel = {"kind": "cancel", "state": "approved", "charge_id": "ch_1"}
-    assert judged(ledger(), seen=[cancel]) == [
+    cancel = {"id": "k3", "kind": "cancel", "state": "approved", "charge_id": "ch_1"}
+    assert judged(ledger(), seen=[*seen(), cancel]) == [
         "seen cancel of ch_1: with the host the charge is partially_refunded"
     ]
 
