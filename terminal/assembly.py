@@ -33,6 +33,7 @@ from terminal.resolver import Resolver
 from terminal.settings import Settings
 from terminal.standing import JOURNAL_SEQ, recall
 from terminal.tolerances import tolerances
+from terminal.totals import scheme
 from terminal.turn import Turn
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ async def assembled(
             kept=vault.get,
             pending=lambda: len(journal.unresolved()),
             tidy=journal.tidy,
+            compact=_forgetting(journal, clock, settings.retention_days),
             rounds=resolver,
         )
         yield Parts(
@@ -152,3 +154,15 @@ async def _be_ready(climb: Climb, keystore: Keystore, clock: HostClock) -> None:
     if expires_at is not None and expires_at <= clock.now():
         await climb.renew_keys()
     climb.tidy()
+
+
+def _forgetting(journal: Journal, clock: HostClock, days: int) -> Callable[[], object] | None:
+    """What takes payments out of the journal that ended so long ago; None where they stay."""
+    if not days:
+        return None
+
+    def forget() -> None:
+        now = clock.now()
+        journal.compact(now - timedelta(days=days), now, scheme)
+
+    return forget

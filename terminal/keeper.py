@@ -36,6 +36,7 @@ class Chore(StrEnum):
     REFRESH_PARAMETERS = "refresh_parameters"
     RESOLVE = "resolve"
     TIDY = "tidy"
+    COMPACT = "compact"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Seen:
     """Seconds until the key set is to be renewed; zero and below: now."""
     resolve_in: float = NEVER
     """Seconds until there is something to do for an open payment."""
+    retains: bool = True
+    """The journal keeps all that it ever held."""
     heartbeat: float = 60.0
     update_check: float = 3600.0
     """Seconds, of the configuration's intervals."""
@@ -84,6 +87,10 @@ def _fallen(seen: Seen) -> bool:
     return seen.fallen
 
 
+def _forgetful(seen: Seen) -> bool:
+    return not seen.retains
+
+
 def _activated(seen: Seen) -> bool:
     return seen.activated
 
@@ -105,6 +112,7 @@ DUTIES: Final = (
     Duty(Chore.REFRESH_CONFIG,     _online,              lambda seen: seen.update_check, 60,   30,  True),
     Duty(Chore.REFRESH_PARAMETERS, _online,              lambda seen: seen.update_check, 60,   30,  True),
     Duty(Chore.TIDY,               _always,              lambda seen: 60,                60,   30,  True),
+    Duty(Chore.COMPACT,            _forgetful,           lambda seen: 86_400,           900,   30,  True),
 )
 """Of those that are due, the upper one comes first."""
 # fmt: on

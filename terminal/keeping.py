@@ -60,7 +60,8 @@ class Rounds(Protocol):
 
 class Keeping:
     """``run`` it beside the payments. ``kept`` gives a record of the vault, ``pending`` how many payments are open,
-    ``tidy`` puts the journal in order, ``rounds`` goes on with open payments.
+    ``tidy`` puts the journal in order, ``compact`` takes out of it what is old (None: nothing is), and ``rounds``
+    goes on with open payments.
     """
 
     def __init__(
@@ -76,12 +77,13 @@ class Keeping:
         kept: Callable[[str], bytes | None],
         pending: Callable[[], int],
         tidy: Callable[[], None],
+        compact: Callable[[], object] | None = None,
         rounds: Rounds | None = None,
     ) -> None:
         self._client, self._climb, self._clock, self._turn = client, climb, clock, turn
         self._random, self._emit, self._version = random, emit, version
         self._kept, self._pending, self._tidy_journal = kept, pending, tidy
-        self._rounds = rounds
+        self._compact_journal, self._rounds = compact, rounds
         self._config: bytes | None = None
         self._intervals = Intervals()
         self._lost_at: float | None = None
@@ -95,6 +97,7 @@ class Keeping:
             Chore.REFRESH_CONFIG: partial(turn.between, climb.refresh_config),
             Chore.REFRESH_PARAMETERS: partial(turn.between, climb.refresh_parameters),
             Chore.TIDY: partial(turn.between, self._tidy),
+            Chore.COMPACT: partial(turn.between, self._compact),
         }
 
     async def run(self) -> None:
@@ -120,6 +123,7 @@ class Keeping:
             host_lost=self._lost_at is not None,
             keys_in=(renew_at - self._clock.now()).total_seconds() if renew_at else NEVER,
             resolve_in=NEVER if resolve_in is None else resolve_in,
+            retains=self._compact_journal is None,
             heartbeat=intervals.heartbeat_sec,
             update_check=intervals.update_check_sec,
         )
@@ -187,6 +191,10 @@ class Keeping:
     async def _tidy(self) -> None:
         self._climb.tidy()
         self._tidy_journal()
+
+    async def _compact(self) -> None:
+        if self._compact_journal is not None:
+            self._compact_journal()
 
     # -- how they ended -------------------------------------------------------------------------------------
 

@@ -108,6 +108,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """How far the host may move our clock at once, and back behind what it has confirmed."""
     renew_before: float = 3600.0
     """How long before its end a key set is renewed; at most half of its life."""
+    retention_days: int = 0
+    """Payments that ended longer ago leave the journal, and only their totals stay; 0: none ever does."""
     max_amounts: dict[str, int] = {}
     """Minor units by currency above which a charge is refused before it starts."""
     parameters_limit: int = 64 * 1024 * 1024
@@ -137,6 +139,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ):
             if not low <= value <= high:
                 raise SettingsError(f"{name}: {value} is not between {low} and {high}")
+        if self.retention_days and not 7 <= self.retention_days <= 36_500:
+            raise SettingsError(f"retention_days: {self.retention_days} is neither 0 nor between 7 and 36500")
         for currency, limit in self.max_amounts.items():
             try:
                 Amount(limit, currency)

@@ -29,6 +29,7 @@ from terminal.events import (
 from terminal.home import VAULT_FILE
 from terminal.money import Amount
 from terminal.payment import State
+from terminal.totals import scheme
 from terminal.turn import PATIENCE
 from tests.terminal.kept import (
     DAY,
@@ -324,3 +325,24 @@ def test_a_disk_that_refuses_the_new_keys_leaves_the_old_ones_in_force(make, mon
         return len(of(KeysRenewed, heard))
 
     assert living(world, scenario) == 1
+
+
+def test_what_ended_long_ago_leaves_the_journal_and_its_totals_stay(make):
+    world = make()
+
+    async def scenario(till, _heard):
+        old = await charge(till, "old")
+        before = till.journal.totals(scheme)
+        await asyncio.sleep(6 * DAY)
+        young = await charge(till, "young")
+        await asyncio.sleep(2.5 * DAY)
+        return old, young, before, till.journal.payments(), till.journal.totals(scheme), till.journal.verify()
+
+    old, young, before, left, after, records = living(
+        world, scenario, retention_days=7, host={"idempotency_life": 3600}
+    )
+    assert [payment.id for payment in left] == [young.id]
+    assert len(before) == 1
+    assert set(before) < set(after)
+    assert records > 0
+    assert old.state is State.APPROVED
