@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final
 
-from hw.errors import LineGone
+from hw.errors import LineGone, NotSupported
 
 RECEIVE_LIMIT: Final = 65536
 """Bytes that an rfc2217 link holds for its reader; the oldest are dropped beyond."""
@@ -51,6 +51,10 @@ class Link(ABC):
     async def write(self, data: bytes) -> None:
         """Send all of it; raises LineGone. When cancelled, a part may have left."""
 
+    async def change_baud(self, baud: int) -> None:
+        """Go on at another speed, once what was sent is out; NotSupported where that is not ours to set."""
+        raise NotSupported(f"{self.name}: this line's speed is set at its other end")
+
     @abstractmethod
     async def close(self) -> None:
         """Let go of the line; a read or write under way ends with LineGone. Closing twice is once."""
@@ -65,17 +69,24 @@ class Link(ABC):
 class DescriptorLink(Link):
     """A link over a non-blocking file descriptor: a serial device, a pty, a socket.
 
-    ``release`` closes the descriptor, ``flush`` drops what the system holds unread, if it can.
+    ``release`` closes the descriptor, ``flush`` drops what the system holds unread, and ``pace`` sets its speed,
+    if it can.
     """
 
     def __init__(
-        self, descriptor: int, name: str, release: Callable[[], None], flush: Callable[[], None] | None = None
+        self,
+        descriptor: int,
+        name: str,
+        release: Callable[[], None],
+        flush: Callable[[], None] | None = None,
+        pace: Callable[[int], None] | None = None,
     ) -> None:
         super().__init__(name)
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._release = release
         self._flush = flush
+        self._pace = pace
         self._waits: dict[str, asyncio.Future[None]] = {}
         self._open = True
 
@@ -126,6 +137,16 @@ class DescriptorLink(Link):
                 await self._until("writable")
             except OSError as error:
                 raise self._gone(os.strerror(error.errno or errno.EIO)) from None
+
+    async def change_baud(self, baud: int) -> None:
+        """See Link."""
+        if not self._open:
+            raise self._closed()
+        if self._pace is None:
+            await super().change_baud(baud)
+        else:
+            self._pace(baud)
+            os.set_blocking(self._descriptor, False)  # pyserial sets its own idea of it along with the speed
 
     async def close(self) -> None:
         """See Link."""

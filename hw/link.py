@@ -110,7 +110,14 @@ async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str
         with suppress(termios.error):  # the device is gone, which whoever reads next is told
             port.reset_input_buffer()
 
-    return DescriptorLink(port.fileno(), name, port.close, flush)
+    def pace(baud: int) -> None:
+        try:
+            port.flush()  # what was sent goes out at the speed that it was sent for
+            port.baudrate = baud
+        except (OSError, ValueError, termios.error) as error:
+            raise LineError(f"{name}: it does not go at {baud} baud ({error})") from None
+
+    return DescriptorLink(port.fileno(), name, port.close, flush, pace)
 
 
 _BUSY = "another program holds the port", "`fuser -v` with its path names it; ModemManager is a usual one."
