@@ -50,6 +50,8 @@ SUPERSEDED: _Cause = (401, "4011")
 CREDENTIALS: _Cause = (401, "4010")
 """Nor has it on one that it does not take as ours. The date may be at fault; or the network has delivered the
 request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
+JUDGED = frozenset({404, 409, 422})
+"""The host has opened the request and says no. It says 401, 403 and 429 of any request, and may say yes later."""
 KEY_SEEN = 409
 """Of a charge: the host knows the idempotency key, with another request."""
 
@@ -95,7 +97,7 @@ class Asking:
         held = request is not None and self._client.holds(request.key_set_id)
         signer = request.key_set_id if request and held and (SUPERSEDED not in errand.mended or not doubt) else None
         try:
-            answer = await self._ask(payment, request, signer)
+            answer = await self._ask(what, request, signer)
             self.check(payment, answer)
         except HostUnreachable as error:
             errand.error = error
@@ -110,8 +112,9 @@ class Asking:
             return self._heard(payment, Reply.SILENT, message=str(error))
         return self._heard(payment, reply_of(payment, answer), **facts_of(payment, answer))
 
-    async def _ask(self, payment: Payment, request: SealedRequest | None, signer: str | None) -> Answer:
+    async def _ask(self, what: Do, request: SealedRequest | None, signer: str | None) -> Answer:
         """``signer`` is the key set that signs; None for the one in use."""
+        payment = what.payment
         if payment.kind is Kind.CANCEL:
             return (await self._client.cancel(payment.charge_id)).as_answer()
         if request is None:
@@ -119,7 +122,12 @@ class Asking:
         if payment.kind is Kind.REFUND:
             refund = await self._client.refund(payment.charge_id, request.body, payment.id, signer)
             return refund.as_answer()
-        return (await self._client.charge(request.body, payment.id, signer)).as_answer()
+
+        def wanted() -> bool:
+            left = self._journal.payment(payment.id).state is State.ABANDONED
+            return what.act is Act.SEND_TO_CANCEL or not left
+
+        return (await self._client.charge(request.body, payment.id, signer, wanted)).as_answer()
 
     async def _refused(self, what: Do, errand: Errand, refusal: HostRefused, *, resigned: bool) -> Heard:
         payment, doubt = what.payment, what.sent_before or refusal.in_doubt
@@ -143,7 +151,10 @@ class Asking:
         if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
             errand.key_seen = not doubt
             return self._heard(payment, Reply.SILENT, message=refusal.host_message)
-        if doubt and await self._disproved(payment, refusal, errand, resigned=resigned):
+        proved = refusal.status in JUDGED
+        if doubt:
+            proved = await self._disproved(payment, refusal, errand, resigned=resigned)
+        if proved:
             refused = Reply.DISPROVED
         return self._heard(payment, refused, message=refusal.host_message)
 

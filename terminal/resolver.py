@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -17,7 +18,7 @@ from typing import Final
 
 from terminal.clock import HostClock, Random
 from terminal.course import Ended
-from terminal.errors import JournalError, TillError
+from terminal.errors import HostSilent, HostUnreachable, JournalError, TillError
 from terminal.events import Event, Overdue
 from terminal.exchange import Exchange
 from terminal.journal import Journal
@@ -55,6 +56,7 @@ class Resolver:
         self._settings, self._emit, self._presence = settings, emit, presence
         self._turn, self._be_ready = turn, be_ready
         self._due: dict[str, float] = {}
+        self._tried: defaultdict[str, float] = defaultdict(lambda: -math.inf)
         self._tries: dict[str, int] = {}
         self._alarmed: set[tuple[str, bool]] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
@@ -62,20 +64,20 @@ class Resolver:
         exchange.on_refund = self._watch
         now = clock.now()
         for payment in journal.begun_since(now - timedelta(seconds=REFUND_CHECKS[-1])):
-            if payment.kind is Kind.REFUND and payment.state is State.APPROVED:
-                self._refunds[payment.id] = now
+            if payment.kind is Kind.REFUND:
+                self._watch(payment)
 
     async def round(self) -> None:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
 
-        Who has waited longest comes first, so that one that never gets an answer keeps nobody else from theirs.
+        Who was tried longest ago comes first, so that one that never gets an answer keeps nobody from theirs.
         Raises JournalError.
         """
         found = self._journal.unresolved()
         for payment in found:
             self._alarm(payment, person=False)
-        due = sorted((wait, n) for n, payment in enumerate(found) if (wait := self._wait(payment)) <= 0)
-        steps = [partial(self._step, found[n].id) for _, n in due]
+        due = [payment.id for payment in found if self._wait(payment) <= 0]
+        steps = [partial(self._step, payment_id) for payment_id in sorted(due, key=self._tried.__getitem__)]
         steps += [partial(self._check, refund_id) for refund_id in self._refunds_due()]
         for step in steps:
             if self._silence() > 0:
@@ -95,7 +97,7 @@ class Resolver:
     def wake(self) -> None:
         """The host answers: all is due."""
         self._quiet = None
-        self._tries.clear()
+        self._tries.pop("", None)
         self._due.clear()
 
     async def everything(self) -> list[Payment]:
@@ -121,7 +123,7 @@ class Resolver:
     # -- below ----------------------------------------------------------------------------------------------
 
     async def _step(self, payment_id: str) -> None:
-        silent = self._exchange.silent
+        silent, self._tried[payment_id] = self._exchange.silent, _time()
         try:
             await self._be_ready()
             await self._go_on(payment_id)
@@ -152,8 +154,8 @@ class Resolver:
     def _plan(self, ended: Ended) -> None:
         payment, now = ended.payment, _time()
         if payment.state not in OPEN:
-            self._due.pop(payment.id, None)
-            self._tries.pop(payment.id, None)
+            for known in (self._due, self._tries, self._tried):
+                known.pop(payment.id, None)
             return
         self._alarm(payment, person=ended.act is Act.ASK_PERSON)
         tries = self._tries[payment.id] = self._tries.get(payment.id, 0) + 1
@@ -205,6 +207,7 @@ class Resolver:
     # -- refunds that the host fails later ----------------------------------------------------------------------
 
     def _watch(self, refund: Payment) -> None:
+        """One of before the start is late for some of its checks, and gets the next at once."""
         if self._settings.host.offers_lookup and refund.state is State.APPROVED:
             self._refunds[refund.id] = refund.created_at + timedelta(seconds=REFUND_CHECKS[0])
 
@@ -222,8 +225,10 @@ class Resolver:
             refund = await self._exchange.checked(refund)
         except JournalError:
             raise
-        except TillError:
-            self._fall_silent()
+        except TillError as error:
+            self._refunds[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
+            if isinstance(error, HostUnreachable | HostSilent):
+                self._fall_silent()
             return
         now = self._clock.now()
         moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]

@@ -69,6 +69,10 @@ Progress = Callable[[int, "int | None"], None]
 """Told the bytes of the body received so far, and how many there will be where that is known."""
 
 
+Wanted = Callable[[], bool]
+"""Whether a call is still to be repeated: what it asks for may not be wanted any more."""
+
+
 class _Failure(NamedTuple):
     error: HostError
     acted: bool
@@ -125,11 +129,13 @@ class HostSession:
         body: bytes = b"",
         headers: Mapping[str, str] | None = None,
         progress: Progress | None = None,
+        wanted: Wanted = lambda: True,
     ) -> Answer:
         """Make a call, and repeat it where that is safe and may help, within ``call_timeout``.
 
-        ``path`` is the call's path with its fields filled in. A wait between attempts doubles its ceiling each
-        time and is drawn anywhere below it, or is what the host asked for by Retry-After.
+        ``path`` is the call's path with its fields filled in. The call is not repeated once it is not ``wanted``.
+        A wait between attempts doubles its ceiling each time and is drawn anywhere below it, or is what the host
+        asked for by Retry-After.
 
         Raises HostUnreachable, HostRefused, HostSilent, as the module says.
         """
@@ -151,6 +157,8 @@ class HostSession:
             if attempt >= self._settings.attempts or wait is None or loop.time() + wait >= deadline:
                 break
             await asyncio.sleep(wait)
+            if not wanted():
+                break
             attempt += 1
         if doubt and isinstance(came.error, HostUnreachable):
             raise HostSilent(f"{came.error}; an earlier attempt may have got through", advice=came.error.advice)

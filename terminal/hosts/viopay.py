@@ -20,7 +20,7 @@ from terminal.hosts import viopay_answers as answers
 from terminal.hosts import viopay_wire as wire
 from terminal.hosts.answer import decode
 from terminal.hosts.auth import ActivationAuth, AttestationAuth, AttestAuth, BearerAuth, TerminalAuth, user_agent
-from terminal.hosts.http import Call, HostSession, Progress, Repeat
+from terminal.hosts.http import Call, HostSession, Progress, Repeat, Wanted
 from terminal.hosts.viopay_refusals import refusal
 from terminal.settings import HostSettings
 
@@ -146,12 +146,16 @@ class ViopayClient:
         """Whether requests can still be signed under that key set."""
         return self._keystore.holds(key_set_id)
 
-    async def charge(self, body: bytes, idempotency_key: str, key_set_id: str | None) -> answers.ChargeAnswer:
+    async def charge(
+        self, body: bytes, idempotency_key: str, key_set_id: str | None, wanted: Wanted = lambda: True
+    ) -> answers.ChargeAnswer:
         """Ask for money. ``body`` is the sealed ``charge_request``; a repeat hands in the same bytes and key.
 
-        ``key_set_id`` is the one that signs; None is the current set.
+        ``key_set_id`` is the one that signs; None is the current set. Once it is not ``wanted`` any more, what has
+        not reached the host is not sent again.
         """
-        return answers.charge("pos/charge", await self._paying("pos/charge", body, idempotency_key, key_set_id))
+        came = await self._paying("pos/charge", body, idempotency_key, key_set_id, wanted=wanted)
+        return answers.charge("pos/charge", came)
 
     async def refund(
         self, charge_id: str, body: bytes, idempotency_key: str, key_set_id: str | None
@@ -221,6 +225,7 @@ class ViopayClient:
         idempotency_key: str | None = None,
         key_set_id: str | None = None,
         path: str | None = None,
+        wanted: Wanted = lambda: True,
     ) -> bytes:
         """The opened plaintext of the answer to a signed call. ``key_set_id``: None is the current set."""
         auth = TerminalAuth(
@@ -234,7 +239,7 @@ class ViopayClient:
         )
         headers = {} if idempotency_key is None else {"Idempotency-Key": idempotency_key}
         came = await self._session.request(
-            CALLS[name], refusal=refusal, path=path, auth=auth, body=body, headers=headers
+            CALLS[name], refusal=refusal, path=path, auth=auth, body=body, headers=headers, wanted=wanted
         )
         return self._keystore.open(came.body, limit=ANSWER_LIMIT, key_set_id=key_set_id)
 

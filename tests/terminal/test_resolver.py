@@ -126,6 +126,21 @@ def test_a_payment_that_comes_does_not_wait_for_a_step_that_hangs(world):
     assert took < 5
 
 
+def test_a_step_that_payments_break_off_again_and_again_keeps_no_other_from_its_own(world):
+    async def scenario(till):
+        await doubtful(world, charge(till, "slow"), acted=True)
+        await doubtful(world, charge(till, "quick"), acted=True)
+        world.network.trip = lambda request: Trip(back=14.0 if b"slow" in request.url.query else 0.0)
+        for n in range(2):
+            going = asyncio.create_task(till.resolver.round())
+            await asyncio.sleep(1)
+            await charge(till, f"new-{n}")
+            await going
+        return till.journal.charge_by_reference("quick").state
+
+    assert paying(world, scenario)[0] is State.APPROVED
+
+
 def test_what_is_overdue_is_told_once(world):
     async def scenario(till):
         await doubtful(world, charge(till), acted=True)
@@ -174,6 +189,21 @@ def test_refunds_of_before_the_start_are_looked_at_again(tmp_path):
                 return [payment.state for payment in till.journal.payments()], till.resolver.next_due()
 
         assert world.run(main()) == ([State.APPROVED, State.FAILED], None)
+
+
+def test_without_look_ups_nobody_asks_what_became_of_refunds(tmp_path):
+    with World(tmp_path, config=HostConfig(offers_lookup=False)) as world:
+        host = {"offers_lookup": False}
+
+        async def main():
+            async with world.activated(host=host) as till:
+                paid = await charge(till)
+                await till.refund(paid.charge_id, reason="broken")
+                before = till.resolver.next_due()
+            async with world.terminal(host=host) as till:
+                return before, till.resolver.next_due()
+
+        assert world.run(main()) == (None, None)
 
 
 def _unreachable(request):

@@ -241,6 +241,21 @@ def test_an_approval_that_comes_after_the_till_has_given_up_is_undone(make):
     assert paying(world, scenario) == ((State.CANCELED, ["canceled"]), [])
 
 
+def test_a_request_that_did_not_get_through_is_not_tried_again_once_the_till_has_given_up(make):
+    world = make()
+
+    async def scenario(till):
+        def lost(request):
+            if request.method == "POST":
+                till.abandon("r")
+                raise httpx.ReadError("lost", request=request)
+
+        world.network.before = lost
+        return (await charge(till)).state, sent(world)
+
+    assert paying(world, scenario)[0] == (State.ABANDONED, 1)
+
+
 def test_a_new_attempt_after_the_till_has_given_up_is_not_sent_again_with_new_keys(make):
     world = make()
 
