@@ -1,8 +1,8 @@
 """A card's answer to reset, and the choice of protocol and parameters (ISO/IEC 7816-3, sections 8 and 9).
 
-    atr = parse_atr(bytes.fromhex("3BE900FF8131FE45434C616972653320 3628"))
-    atr.protocols      # (1,)
-    atr.ifsc           # 254
+atr = parse_atr(bytes.fromhex("3BE900FF8131FE45434C616972653320 3628"))
+atr.protocols      # (1,)
+atr.ifsc           # 254
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Atr:
         offered = (self.specific,) if self.specific is not None else self.protocols
         usable = [number for number in offered if number in (0, 1)]
         if wanted is not None and wanted not in usable:
-            raise CardError(f"the card does not speak T={wanted}", advice="Leave the choice of protocol to the card.")
+            raise CardError(f"the card does not speak T={wanted}", advice="Leave the choice to the card.")
         if not usable:
             raise CardError("the card speaks neither T=0 nor T=1", advice="Use another card.")
         return wanted if wanted is not None else usable[0]
@@ -124,7 +124,8 @@ def parse_atr(data: bytes) -> Atr:
         raise CardError(f"the card's answer to reset begins with {data[0]:02X}h", advice=_INSERT)
     groups: list[Group] = []
     protocols: list[int] = []
-    at, td = 2, data[1] & 0xF0
+    at = 2
+    td: int | None = data[1] & 0xF0
     while td is not None:
         found: dict[str, int] = {}
         for bit, name in ((0x10, "ta"), (0x20, "tb"), (0x40, "tc"), (0x80, "td")):
@@ -140,7 +141,9 @@ def parse_atr(data: bytes) -> Atr:
     end = at + (data[1] & 0x0F)
     checked = any(group.td is not None and group.td & 0x0F for group in groups)
     if len(data) != end + checked:
-        raise CardError(f"the card's answer to reset has {len(data)} bytes and says {end + checked}", advice=_INSERT)
+        raise CardError(
+            f"the card's answer to reset has {len(data)} bytes and says {end + checked}", advice=_INSERT
+        )
     if checked and reduce(xor, data[1:]):
         raise CardError("the card's answer to reset fails its check", advice=_INSERT)
     return Atr(data, tuple(groups), tuple(protocols), data[at:end])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 from construct import Bytes, Check, ConstructError, Int8ub, Int32ul, Rebuild, Struct, Terminated, len_, this
 
@@ -19,7 +19,7 @@ from hw.errors import CardError, CardGone, FramingError, ProtocolError
 HEADER: Final = 10
 """Bytes before the data."""
 MAX_DATA: Final = 261
-"""Bytes of data: a short command with its lengths is the longest that goes at this level (dwMaxCCIDMessageLength 271)."""
+"""Bytes of data: the longest is a short command with both its lengths (dwMaxCCIDMessageLength is 271 then)."""
 
 
 class Kind(IntEnum):
@@ -106,9 +106,9 @@ ERRORS: Final = {
     0x05: "there is no such slot",
     0x00: "the reader does not know the command",
 }
-"""bError of a command that failed; below 80h it is the place of the byte that the reader objects to (table 6.2-2)."""
+"""bError of a command that failed; below 80h it is the place of the byte objected to (table 6.2-2)."""
 
-_MESSAGE: Final = Struct(
+MESSAGE: Final = Struct(
     "kind" / Int8ub,
     "length" / Rebuild(Int32ul, len_(this.data)),
     "in_reason" / Check(this.length <= MAX_DATA),
@@ -116,8 +116,9 @@ _MESSAGE: Final = Struct(
     "seq" / Int8ub,
     "specific" / Bytes(3),
     "data" / Bytes(this.length),
-    Terminated,
 )
+"""One message; envelopes build and parse it with `Message.fields` and `Message.read`."""
+_WHOLE: Final = MESSAGE + Terminated
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +133,29 @@ class Message:
 
     def encode(self) -> bytes:
         """Header and data; ProtocolError where the data is more than a reader takes."""
+        return bytes(MESSAGE.build(self.fields))
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What `MESSAGE` is built of; ProtocolError where the data is more than a reader takes."""
         if len(self.data) > MAX_DATA:
             raise ProtocolError(f"{len(self.data)} bytes are more than one message carries ({MAX_DATA})")
         fields = {"kind": self.kind, "slot": self.slot, "seq": self.seq, "specific": self.specific}
-        return bytes(_MESSAGE.build({**fields, "data": self.data}))
+        return {**fields, "data": self.data}
+
+    @classmethod
+    def read(cls, found: Any) -> Message:
+        """The message that `MESSAGE` has parsed; FramingError for a type that there is not."""
+        if found.kind not in KINDS:
+            raise FramingError(f"a message came of type {found.kind:02X}h, which there is not")
+        return cls(Kind(found.kind), found.data, found.slot, found.seq, found.specific)
 
     @classmethod
     def decode(cls, message: bytes) -> Message:
         """The message in these bytes; FramingError where they are none."""
         try:
-            found = _MESSAGE.parse(message)
-            return cls(Kind(found.kind), found.data, found.slot, found.seq, found.specific)
-        except (ConstructError, ValueError):
+            return cls.read(_WHOLE.parse(message))
+        except ConstructError:
             raise FramingError(f"{len(message)} bytes came that are no CCID message") from None
 
     @property
@@ -167,7 +179,7 @@ class Message:
         return ERRORS.get(self.specific[1], f"the reader's error is {self.specific[1]:02X}h")
 
     def check(self, name: str) -> Message:
-        """The answer itself, where it is a success; CardGone without a card, else CardError. ``name`` is the reader."""
+        """The answer itself where it is a success; else CardGone, or CardError. ``name`` is the reader."""
         if self.icc is Icc.ABSENT and self.kind is not Kind.ESCAPE_ANSWER:
             raise CardGone(f"{name}: the card was taken away")
         if self.failed:
