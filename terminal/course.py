@@ -142,7 +142,7 @@ def course(payment: Payment, looking: Looking, *, wary: bool = False, owed: bool
             child = yield Begin(payment, UNDOING[act])
             assert isinstance(child, Payment)
             yield from course(child, looking, owed=True)
-            done = done | {act}
+            done, sought = done | {act}, Sought.NOT_YET  # a cancel that is refused says that the charge has changed
             payment = yield from _read(payment)
         else:
             payment = yield from _write(payment, WRITTEN_BEFORE[act])

@@ -231,16 +231,16 @@ def conclude(
     """What is written of a reply.
 
     ``sent_before``: an earlier attempt may have reached the host. ``owed``: the payment undoes another one, and is
-    not withdrawn because there was no connection. ``offline``: without one, it may be approved here.
+    not given up because there was no connection, or the host would not judge it now. ``offline``: without one, it
+    may be approved here.
     """
     if reply is Reply.APPROVED_IN_PART and payment.accept_partial:
         reply = Reply.APPROVED
     if reply is Reply.APPROVED and payment.hold:
         reply = Reply.APPROVED_IN_PART
-    if reply is Reply.UNREACHABLE and not sent_before:
-        if owed:
-            return Happened.SILENT
-        if offline:
-            return Happened.STORED
+    if reply in (Reply.UNREACHABLE, Reply.REFUSED) and owed:
+        return Happened.SILENT
+    if reply is Reply.UNREACHABLE and offline and not sent_before:
+        return Happened.STORED
     meaning = MEANINGS[reply]
     return meaning.again if sent_before else meaning.first

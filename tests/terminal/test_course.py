@@ -143,11 +143,29 @@ def test_a_cancel_that_is_owed_stays_open_without_a_connection():
 def test_a_cancel_that_was_refused_is_followed_by_a_look_up_and_a_refund():
     steps, _ = run(
         replace(CHARGE, state=State.REVERSING),
-        [Reply.REFUSED, Reply.APPROVED, Reply.APPROVED],
+        [Reply.DISPROVED, Reply.APPROVED, Reply.APPROVED],
         reversal=[Reversal.NONE, Reversal.CANCEL_REFUSED, Reversal.CANCEL_REFUSED, Reversal.OPEN],
     )
     assert steps[:3] == ["cancel: journalled", "SEND", "cancel: refused"]
     assert steps[3:] == ["LOOK_UP", "refund: journalled", "SEND", "refund: approved"]
+
+
+def test_a_cancel_that_was_refused_is_followed_by_a_look_up_even_where_one_came_before_it():
+    steps, _ = run(
+        replace(CHARGE, state=State.ABANDONED),
+        [Reply.PENDING, Reply.DISPROVED, Reply.DECLINED],
+        reversal=[Reversal.NONE, Reversal.CANCEL_REFUSED],
+        present=False,
+    )
+    assert steps == ["LOOK_UP", "pending", "cancel: journalled", "SEND", "cancel: refused", "LOOK_UP", "declined"]
+
+
+def test_a_cancel_that_is_owed_and_was_not_judged_goes_on():
+    steps, ended = run(
+        replace(CHARGE, state=State.REVERSING), [Reply.REFUSED], reversal=[Reversal.NONE, Reversal.OPEN]
+    )
+    assert steps == ["cancel: journalled", "SEND", "cancel: silent"]
+    assert ended.act is Act.WAIT
 
 
 @pytest.mark.parametrize(

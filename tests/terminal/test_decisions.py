@@ -121,6 +121,14 @@ def test_a_refusal_of_a_repeat_proves_nothing_and_a_connection_that_fails_then_n
     assert conclude(CHARGE, Reply.UNREACHABLE, sent_before=False) is Happened.UNREACHABLE
 
 
+@pytest.mark.parametrize("reply", [Reply.UNREACHABLE, Reply.REFUSED])
+@pytest.mark.parametrize("sent_before", [True, False])
+def test_what_is_owed_is_given_up_only_where_the_host_has_judged_it(reply, sent_before):
+    cancel = replace(CHARGE, kind=Kind.CANCEL)
+    assert conclude(cancel, reply, sent_before=sent_before, owed=True) is Happened.SILENT
+    assert conclude(cancel, Reply.DISPROVED, sent_before=sent_before, owed=True) is Happened.REFUSED
+
+
 def test_an_approval_waits_for_the_till_where_it_was_asked_to_or_is_for_less():
     held, takes_less = replace(CHARGE, hold=True), replace(CHARGE, accept_partial=True)
     assert conclude(CHARGE, Reply.APPROVED, sent_before=False) is Happened.APPROVED
