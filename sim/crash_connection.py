@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -114,7 +115,8 @@ class CrashConnection(sqlite3.Connection):
         if disk is not None:
             for cursor in self._cursors:  # one that somebody still holds would keep the file open
                 if (held := cursor()) is not None:
-                    held.close()
+                    with contextlib.suppress(sqlite3.ProgrammingError):  # the power went while the file was let go
+                        held.close()
             self._close_as_it_is()
             disk.closed(self)
 
