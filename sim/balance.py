@@ -35,6 +35,9 @@ _WITHOUT_AMOUNT = frozenset(
 )
 """Where the journal may never have learnt how much the host had approved."""
 
+_UNDONE = frozenset({State.CANCELED, State.REVERSED})
+"""Of what is not to stand the amount is not checked, as a wrong one must not keep it from being undone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -72,7 +75,8 @@ def journal_rows(payments: Iterable[Payment]) -> list[Row]:
             status=payment.state.value,
             entry_mode=payment.entry_mode,
             refunds=tuple(sorted(refunds.get(payment.id, ()))),
-            certain=payment.approved is not None or payment.state not in _WITHOUT_AMOUNT,
+            certain=payment.state not in _UNDONE
+            and (payment.approved is not None or payment.state not in _WITHOUT_AMOUNT),
         )
         for payment in payments
         if payment.kind is Kind.CHARGE and payment.state not in (State.REFUSED, State.WITHDRAWN)

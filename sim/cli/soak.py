@@ -126,8 +126,8 @@ def _say(done: Lived, day: Day, *, as_json: bool) -> None:
         click.echo(f"VIOLATED {one}")
     if len(done.violations) > SHOWN:
         click.echo(f"and {len(done.violations) - SHOWN} more")
-    for one in report.missing:
-        click.echo(f"too rare: {one}")
+    for rare in report.missing:
+        click.echo(f"too rare: {rare}")
     if report.well:
         click.echo("nothing was violated")
 

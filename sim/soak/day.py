@@ -88,7 +88,8 @@ class Wait(Step, frozen=True, tag="wait"):
 
 
 class Trouble(Step, frozen=True, tag="trouble"):
-    """What goes wrong from here on, in place of what did (``sim.faults``): at calls, at the disk."""
+    """What goes wrong from here on (``sim.faults``): at calls, at the disk. Of earlier rules of that sort only
+    those stay that wait for their n-th time."""
 
     rules: list[dict[str, Any]] | None = None
     disk: list[dict[str, Any]] | None = None

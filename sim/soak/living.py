@@ -11,6 +11,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any
 
+import msgspec
+
+from sim.disk import CrashDisk
+from sim.faults.grammar import Chooser
 from sim.power import PowerCut
 from sim.soak import day as of
 from sim.soak.counter import NEEDS_A_START, Counter
@@ -33,6 +37,8 @@ EVENING = 3 * 3600.0
 """Seconds after the last trouble by which everything has to be resolved."""
 AT_LEAST = 4000.0
 """Seconds of evening in any case: a host may fail a refund later, and the terminal looks for that after an hour."""
+WAITING = 6
+"""Rules of earlier troubles that may still wait for their time."""
 LOOKS = 300.0
 """Seconds between two looks at what is left, in the evening."""
 
@@ -127,9 +133,9 @@ class Life:
             case of.Trouble():
                 self.history.add(self.now(), "world", "trouble", rules=step.rules, disk=step.disk)
                 if step.rules is not None:
-                    world.fault(*step.rules)
-                if step.disk is not None:
-                    world.disk_faults(*step.disk)
+                    world.fault(*step.rules, *_waiting(world.faults))
+                if step.disk is not None and isinstance(world.station.disk, CrashDisk):
+                    world.disk_faults(*step.disk, *_waiting(world.station.disk.faults))
             case of.PowerOff():
                 world.power.cut("between payments")
             case of.HostRestart():
@@ -212,6 +218,16 @@ class Life:
                 keeping.cancel()
                 listening.cancel()
         self._settled = True
+
+
+def _waiting(faults: Chooser[Any]) -> list[dict[str, Any]]:
+    """The latest rules that wait for their one time and have not had it."""
+    rules = [
+        msgspec.to_builtins(rule)
+        for rule, fired in zip(faults.rules, faults.fired, strict=True)
+        if rule.match.nth is not None and not fired
+    ]
+    return rules[:WAITING]
 
 
 def secrets_of(world: World) -> Secrets:

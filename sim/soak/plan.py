@@ -90,14 +90,16 @@ def planned(
     seed: int, payments: int, kinds: Iterable[Kind] = EVERYTHING, *, lookup: bool = True, steady: bool = False
 ) -> of.Day:
     """A day of so many payments. ``steady``: no power goes, nothing is started anew, no clock jumps."""
-    dice, kinds = Dice(seeded(seed, "plan")), tuple(kinds)
+    dice = Dice(seeded(seed, "plan"))
+    turns = [_Turn(kind, dice) for kind in kinds]
     steps: list[of.AnyStep] = []
     coming: dict[int, list[of.AnyStep]] = {}
     for number in range(payments):
         reference = f"r{number}"
         charge = _charge(dice, reference)
-        for kind in kinds:
-            if dice.chance(kind.often):
+        for turn in turns:
+            if turn.comes():
+                kind = turn.kind
                 trouble, charge = _trouble(dice, kind, charge)
                 steps.append(trouble)
         if not steady:
@@ -112,8 +114,25 @@ def planned(
         steps += coming.pop(number, [])
     for late in sorted(coming):
         steps += coming[late]
-    acknowledgement = "explicit" if dice.chance(0.5) else "return"
-    return of.Day(seed=seed, steps=steps, lookup=lookup, acknowledgement=acknowledgement)
+    return of.Day(
+        seed=seed, steps=steps, lookup=lookup, acknowledgement="explicit" if dice.chance(0.5) else "return"
+    )
+
+
+class _Turn:
+    """When a kind of trouble comes: on the average as often as it should, and never long behind that."""
+
+    def __init__(self, kind: Kind, dice: Dice) -> None:
+        self.kind, self._dice = kind, dice
+        self._owed = dice.below(1000) / 1000
+
+    def comes(self) -> bool:
+        """Before the next payment."""
+        self._owed += 2 * self.kind.often * self._dice.below(1000) / 1000
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
 
 
 def _drawn(table: Sequence[_After], reference: str, dice: Dice) -> tuple[of.AnyStep, ...]:

@@ -23,7 +23,7 @@ class Wiretap:
         """A request leaves the terminal."""
         key = request.headers.get("idempotency-key", "")
         digest = sha256(request.content).hexdigest()[:16] if key else ""
-        call = call_name(request.method, request.url.path)
+        call = call_name(request.method, request.url.path) or ""
         self._record.sent.append(Sent(self._now(), call, key, digest, self.boot))
 
     def heard(self, app: ASGIApp) -> ASGIApp:
@@ -32,7 +32,7 @@ class Wiretap:
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
             headers = dict(scope["headers"])
             key = headers.get(b"idempotency-key", b"").decode("latin-1")
-            call, body = call_name(scope["method"], scope["path"]), sha256()
+            call, body = call_name(scope["method"], scope["path"]) or "", sha256()
 
             async def hear() -> Message:
                 message = await receive()
