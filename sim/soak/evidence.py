@@ -11,6 +11,7 @@ from sim.soak.record import Record
 from terminal.journal import Record as Entry
 from terminal.payment import REVERSAL, Kind, Payment, State
 
+SERVER_ERROR = 500
 STANDING = frozenset({"approved", "partially_refunded", "pending"})
 """The ledger's words for a charge of which the shopper pays something."""
 
@@ -64,18 +65,24 @@ class Evidence:
 
     @cached_property
     def for_a_person(self) -> frozenset[str]:
-        """References of charges that the host lets nobody undo: too late to cancel, and it has failed the refund.
-        The terminal has called a person, and can do no more."""
-        return frozenset(
-            payment.reference
-            for payment in self.charges.values()
-            if payment.id in self.record.for_a_person
-            and payment.state is State.REVERSING
-            and any(
-                refund["reason"] == REVERSAL and refund["status"] == "failed"
-                for refund in self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
-            )
-        )
+        """References of charges, and reasons of refunds, with which only a person can go on: the terminal has called
+        one, and the host's own word shows that it could do no more.
+
+        Either it is too late to cancel, and the host has failed the refund that was to undo the charge. Or it has
+        answered every sending of a refund with a server error, and cannot be asked for a refund without its id.
+        """
+        called = [payment for payment in self.payments if payment.id in self.record.for_a_person]
+        found = set[str]()
+        for payment in called:
+            if payment.state is State.REVERSING:
+                refunds = self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
+                if any(refund["reason"] == REVERSAL and refund["status"] == "failed" for refund in refunds):
+                    found.add(payment.reference)
+            elif payment.kind is Kind.REFUND and payment.state is State.IN_DOUBT:
+                statuses = [one.status for one in self.record.judged if one.key == payment.id]
+                if statuses and all(status >= SERVER_ERROR for status in statuses):
+                    found |= {payment.reference, self.charges[payment.parent].reference}
+        return frozenset(found)
 
     @cached_property
     def events(self) -> dict[str, list[Entry]]:

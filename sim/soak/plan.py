@@ -99,8 +99,7 @@ def planned(
         charge = _charge(dice, reference)
         for turn in turns:
             if turn.comes():
-                kind = turn.kind
-                trouble, charge = _trouble(dice, kind, charge)
+                trouble, charge = _trouble(dice, turn, charge)
                 steps.append(trouble)
         if not steady:
             steps += _drawn(BETWEEN, reference, dice)
@@ -125,6 +124,7 @@ class _Turn:
     def __init__(self, kind: Kind, dice: Dice) -> None:
         self.kind, self._dice = kind, dice
         self._owed = dice.below(1000) / 1000
+        self.times = 0
 
     def comes(self) -> bool:
         """Before the next payment."""
@@ -132,6 +132,7 @@ class _Turn:
         if self._owed < 1:
             return False
         self._owed -= 1
+        self.times += 1
         return True
 
 
@@ -160,20 +161,26 @@ def _charge(dice: Dice, reference: str) -> of.Charge:
     )
 
 
-def _trouble(dice: Dice, kind: Kind, charge: of.Charge) -> tuple[of.Trouble, of.Charge]:
-    """The trouble, and the next charge, which may be part of it."""
+def _trouble(dice: Dice, turn: _Turn, charge: of.Charge) -> tuple[of.Trouble, of.Charge]:
+    """The trouble, and the next charge, which may be part of it. Of the moments at which the power may go each has
+    its turn."""
+    kind = turn.kind
     if charge.minor % 100 == IN_PART and any(rule.get("match", {}).get("amount") == NEXT for rule in kind.rules):
         charge = msgspec.structs.replace(charge, minor=charge.minor - IN_PART + 100)
     rules, disk = (
-        [{name: _settled(dice, value, charge.minor) for name, value in rule.items()} for rule in wanted] or None
+        [
+            {name: _settled(dice, name, value, turn.times, charge.minor) for name, value in rule.items()}
+            for rule in wanted
+        ]
+        or None
         for wanted in (kind.rules, kind.disk)
     )
     return of.Trouble(rules=rules, disk=disk), charge
 
 
-def _settled(dice: Dice, value: Any, following: int) -> Any:
+def _settled(dice: Dice, name: str, value: Any, times: int, following: int) -> Any:
     if isinstance(value, list):
-        return dice.one(value)
+        return value[times % len(value)] if name == "when" else dice.one(value)
     if isinstance(value, dict):
-        return {name: _settled(dice, inner, following) for name, inner in value.items()}
+        return {inner: _settled(dice, inner, one, times, following) for inner, one in value.items()}
     return following if value == NEXT else value
