@@ -99,6 +99,7 @@ class CrashConnection(sqlite3.Connection):
             self._disk = disk
             self.abandon()
             return
+        self._end_cursors()
         try:
             if disk.is_open(self.path, besides=self) or not _holds_frames(self.path):
                 super().close()
@@ -119,6 +120,13 @@ class CrashConnection(sqlite3.Connection):
                         held.close()
             self._close_as_it_is()
             disk.closed(self)
+
+    def _end_cursors(self) -> None:
+        """One that somebody still holds, as in a traceback, would keep the file open behind our back."""
+        cursors, self._cursors = self._cursors, []
+        for cursor in cursors:
+            if (held := cursor()) is not None:
+                held.close()
 
     def _close_as_it_is(self) -> None:
         """SQLite does a checkpoint only for the last one who leaves: so somebody is there who cannot write."""

@@ -200,11 +200,14 @@ class TestCheckpoints:
         machine = Machine(tmp_path)
         db = machine.open()
         machine.commit(db, 1)
+        held = db.execute("SELECT 1")
         machine.faults(cut(when, "checkpoint"))
         with pytest.raises(PowerCut):
             db.close()
         assert machine.power.cuts == {f"checkpoint.{when}": 1}
         assert machine.restart() == [1]
+        with pytest.raises(sqlite3.ProgrammingError):
+            held.fetchone()
 
     def test_the_dead_do_none(self, tmp_path: Path) -> None:
         machine = Machine(tmp_path)
