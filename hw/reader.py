@@ -38,6 +38,7 @@ GROUP: Final = "tillwright.readers"
 
 DRIVERS: Final[Mapping[str, str]] = {
     "magstripe": "hw.magstripe:MagstripeReader",
+    "pn532": "hw.pn532:Pn532Reader",
 }
 """Driver -> "module:class", imported when it is asked for."""
 
