@@ -42,9 +42,10 @@ def characters(tpdu: bytes) -> Generator[bytes | None, int, bytes]:
     Yields the bytes to send before the next byte comes: none where only to listen, None where only to listen for
     longer, as the card asked for time. Raises CardError for a procedure byte that there is not.
     """
-    ins, data, wanted = tpdu[1], tpdu[HEADER:], tpdu[4] or 256
-    answer, sending, nulls = bytearray(), tpdu[:HEADER], 0
-    byte = yield sending
+    ins, wanted = tpdu[1], tpdu[4] or 256
+    data = tpdu[HEADER : HEADER + tpdu[4]]  # some programs leave Le behind it
+    brings_data, answer, nulls = bool(data), bytearray(), 0
+    byte = yield tpdu[:HEADER]
     while True:
         if byte == NULL:
             nulls += 1
@@ -56,7 +57,7 @@ def characters(tpdu: bytes) -> Generator[bytes | None, int, bytes]:
             return bytes((*answer, byte, second))
         elif byte in (ins, ins ^ 0xFF):
             size = 1 if byte != ins else 256
-            if tpdu[HEADER:]:
+            if brings_data:
                 if not data:
                     raise CardError("the card asks for more data than the command has", advice=_ADVICE)
                 sending, data = data[:size], data[size:]

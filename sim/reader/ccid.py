@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar, Final, Generic, TypeVar
 
 from hw.atr import check_pps, parse_atr
 from hw.ccid import ANSWERS, FAILED, MUTE, TIME_EXTENSION, Icc, Kind, Message
 from hw.envelope import Envelope, Signal
 from hw.errors import LineGone
 from sim.reader.contact import Chip, T0Card, T1Card, answers_pps, is_command, run_t0
-from sim.reader.line import Line
+from sim.reader.line import Line, PtyLine, SocketLine
 
 NOISE: Final = b"\x00\x03\x06\x80\x04\x00\x02\x62\x50\x03"
 """What a bad contact makes: odd bytes, and the beginnings of frames that never were."""
 
 UNKNOWN_COMMAND: Final = 0x00
-BUSY_SLOT: Final = 0xE0
 
 
 class Fault(StrEnum):
@@ -57,18 +59,25 @@ class Fault(StrEnum):
 class CcidEmulator:
     """A reader at the end of a line. `run` is its life; it ends when the line is closed."""
 
-    LEVEL: str = "tpdu"
-    BUSY: bytes = b""
+    LEVEL: ClassVar[str] = "tpdu"
+    """Whether it is given what a protocol sends, or whole APDUs."""
+    BUSY: ClassVar[bytes] = b""
     """What asks for time outside of any frame, where the make has that."""
+    ACCEPTED: ClassVar[bytes] = b""
+    """What the make says at once to a command that came whole."""
+    REFUSAL: ClassVar[bytes]
+    """What the make says to one that did not."""
+    AFTER_CHECK: ClassVar[int] = 0
+    """Bytes of a frame that stand behind its check."""
 
-    def __init__(self, line: Line, envelope: Envelope, *, echo: bool = False) -> None:
+    def __init__(self, line: Line, envelope: Envelope, *, slot: int = 0, echo: bool = False) -> None:
+        self._slot = slot  # the others are empty
         self._line, self._envelope, self._echo = line, envelope, echo
         self._framer = envelope.framer()
         self._chip: Chip | None = None
         self._card: T0Card | T1Card | None = None
         self._active = False
         self._protocol = 0
-        self._slot_seq = (0, 0)
         self._last = b""
         self._faults: deque[Fault] = deque()
         self._silent = False
@@ -121,7 +130,7 @@ class CcidEmulator:
             if found is Signal.NAK and self._last:
                 await self._line.write(self._last)
             elif found is Signal.DAMAGED:
-                await self._line.write(self._refusal())
+                await self._line.write(self.REFUSAL)
             return
         if self._echo:
             await self._line.write(frame)
@@ -129,10 +138,10 @@ class CcidEmulator:
         if fault is Fault.SILENCE:
             self._silent = True
         elif fault is Fault.NAK:
-            await self._line.write(self._refusal())
+            await self._line.write(self.REFUSAL)
         else:
             self.seen.append(found)
-            await self._line.write(b"".join(self._notices) + self._accepted())
+            await self._line.write(b"".join(self._notices) + self.ACCEPTED)
             self._notices.clear()
             if fault is Fault.TEAR:
                 await self.remove()
@@ -150,7 +159,7 @@ class CcidEmulator:
             case Fault.JOINED:
                 await self._line.write(frame + frame)
             case Fault.WRONG_CHECK:
-                check = len(frame) - self._after_check() - 1
+                check = len(frame) - self.AFTER_CHECK - 1
                 await self._line.write(frame[:check] + bytes((frame[check] ^ 0xFF,)) + frame[check + 1 :])
             case Fault.UNPLUG:
                 await self._line.write(frame[: len(frame) // 2])
@@ -162,6 +171,10 @@ class CcidEmulator:
 
     async def _carried_out(self, command: Message, fault: Fault | None) -> Message:
         """The answer to a command."""
+        if command.slot != self._slot and command.kind is not Kind.ESCAPE:  # a SAM's slot, with none in it
+            failed = 0 if command.kind is Kind.GET_SLOT_STATUS else FAILED
+            status = bytes((Icc.ABSENT | failed, MUTE if failed else 0, 0))
+            return Message(ANSWERS[command.kind], b"", command.slot, command.seq, status)
         if command.kind is Kind.XFR_BLOCK:
             return await self._exchanged(command, fault)
         if fault is Fault.SLOW:
@@ -235,14 +248,25 @@ class CcidEmulator:
     async def _notice(self, signal: Signal) -> None:
         """Tell that a card came or went, where the make does."""
 
-    def _accepted(self) -> bytes:
-        """What the make says at once to a command that came whole."""
-        return b""
 
-    def _refusal(self) -> bytes:
-        """What the make says to a command that did not."""
-        return self._envelope.NAK
+Kept = TypeVar("Kept", bound=CcidEmulator)
 
-    def _after_check(self) -> int:
-        """Bytes of a frame that stand after its check."""
-        return 0
+
+@dataclass(frozen=True, slots=True)
+class Emulated(Generic[Kept]):
+    """A reader that is emulated: its URL for the driver, its line, and the emulator itself."""
+
+    url: str
+    line: PtyLine | SocketLine
+    reader: Kept
+
+
+@asynccontextmanager
+async def living(url: str, line: PtyLine | SocketLine, reader: Kept) -> AsyncIterator[Emulated[Kept]]:
+    """An emulator that answers, for the time of the context; its line is closed with it."""
+    life = asyncio.create_task(reader.run())
+    try:
+        yield Emulated(url, line, reader)
+    finally:
+        await line.close()
+        await life
