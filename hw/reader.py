@@ -37,6 +37,8 @@ GROUP: Final = "tillwright.readers"
 """Entry points by which other packages add drivers: the driver's name = "module:class"."""
 
 DRIVERS: Final[Mapping[str, str]] = {
+    "acs": "hw.acs:AcsReader",
+    "gemcore": "hw.gemcore:GemcoreReader",
     "magstripe": "hw.magstripe:MagstripeReader",
     "pn532": "hw.pn532:Pn532Reader",
 }
