@@ -43,6 +43,9 @@ ERROR: Final = bytes.fromhex("0000ff01ff7f8100")
 BROKEN: Final = b""
 """Stands for a frame that came whole by its length and whose DCS is wrong: one that may be asked for again."""
 
+WAKE_UP: Final = bytes.fromhex("5555" + "00" * 14)
+"""Sent right before the first command: the chip sleeps until the line moves, and loses what comes meanwhile."""
+
 FROM_HOST: Final = 0xD4
 FROM_CHIP: Final = 0xD5
 REFUSED: Final = 0x7F
@@ -298,6 +301,8 @@ def describe(frame: bytes) -> str:
     ):
         if frame == fixed:
             return name
+    if frame.startswith(WAKE_UP):
+        return f"wake up, {describe(frame[len(WAKE_UP) :])}"
     try:
         payload = parse(frame)
     except FramingError:
@@ -308,26 +313,25 @@ def describe(frame: bytes) -> str:
     asked = code if sender == FROM_HOST else code - 1
     name = NAMES.get(asked, f"command {asked & 0xFF:02X}")
     if asked in (IN_DATA_EXCHANGE, IN_COMMUNICATE_THRU):
-        return f"{name}: {_exchange(sender, asked, data)}"
+        return f"{name}: {_exchange(sender, data)}"
     shown = f": {data.hex(' ').upper()}" if data else ""
     return f"{name}{shown}" if sender == FROM_HOST else f"{name} answered{shown}"
 
 
-def _exchange(sender: int, asked: int, data: bytes) -> str:
+def _exchange(sender: int, data: bytes) -> str:
     if sender == FROM_HOST:
-        target = asked == IN_DATA_EXCHANGE
-        header = data[1:5] if target else data[:4]
-        return f"{header.hex().upper()} and {max(0, len(data) - len(header) - target)} bytes more"
+        return f"{len(data)} bytes"
     status = data[0] if data else 0
     if status & STATUS:
         return STATUSES.get(status & STATUS, f"error {status & STATUS:02X}")
-    words = f", ends with {data[-2:].hex().upper()}" if len(data) > 2 else ""
-    return f"{len(data) - 1} bytes{words}{', more to come' if status & MORE else ''}"
+    return f"answered {max(0, len(data) - 1)} bytes{', more to come' if status & MORE else ''}"
 
 
 def masked(frame: bytes, continued: bool = False) -> bytes:
     """The same frame with nobody's card data in it; never fails. Data that goes on over frames is blanked:
     where this one has the rest of what the frame before began, that has to be said."""
+    if frame.startswith(WAKE_UP):
+        return WAKE_UP + masked(frame[len(WAKE_UP) :])
     try:
         payload = parse(frame)
     except FramingError:

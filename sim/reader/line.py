@@ -23,6 +23,8 @@ from sim.faults.grammar import Chooser
 from sim.faults.line import AnyLineRule, CorruptLine, Double, Drop, Split, Stall, Unplug
 from sim.seed import corrupted
 
+_SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
+
 
 class Line(Protocol):
     """What an emulator needs of its line; `hw.link.Link` has it too."""
@@ -95,9 +97,8 @@ class PtyLine:
 
     @property
     def baud(self) -> int:
-        """The speed that the driver has set, in the numbering of `termios`. The pty itself heeds none."""
-        speed: int = termios.tcgetattr(self._device)[5]
-        return speed
+        """The speed that the driver has set, 0 for an unusual one. The pty itself heeds none."""
+        return _SPEEDS.get(termios.tcgetattr(self._device)[5], 0)
 
     async def read(self) -> bytes:
         """What the driver has sent; see `Line`. Not for the time of `listening`, which reads too."""

@@ -98,5 +98,8 @@ class _MemoryLink(Link):
             raise LineGone(f"{NAME} the device is gone")
         self._line._out.put(data)
 
+    async def change_baud(self, baud: int) -> None:
+        self._line.baud = baud
+
     async def close(self) -> None:
         self._in.close()
