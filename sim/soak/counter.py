@@ -16,7 +16,7 @@ from sim.soak.history import History
 from sim.soak.record import Record, Sale
 from terminal.errors import HostRefused, JournalError, KeystoreError, PaymentRefused, TillError
 from terminal.money import Amount
-from terminal.payment import Payment, State
+from terminal.payment import Kind, Outcome, Payment, State
 from terminal.terminal import Terminal
 
 PIN = "1234"
@@ -228,30 +228,37 @@ class Counter:
         return True
 
     async def _undo(self, till: Terminal, reference: str, charge_id: str) -> None:
-        """Cancel it; refund it where it is too late for that."""
-        sale = self.record.sales[reference]
-        sale.undone = True
+        """Void it; refund it where it is too late for that; else try again later."""
+        self.record.sales[reference].undone = True
+        step = of.Void(reference=reference)
         try:
-            payment = await till.cancel(charge_id)
-        except (HostRefused, PaymentRefused):
-            try:
-                payment = await till.refund(charge_id, reason=f"{reference}-undo")
-            except PaymentRefused:
-                del self.record.undo[reference]  # nothing is left of it
+            payment = await till.void(reference)
+        except NEEDS_A_START:
+            raise
+        except (HostRefused, PaymentRefused) as error:
+            self._failed(step, error)
+            if not charge_id:
                 return
-            except NEEDS_A_START:
-                raise
-            except TillError as error:
-                self._failed(of.Cancel(reference=reference), error)
+            refund = await self._refund_all(till, step, reference, charge_id)
+            if refund is None:
                 return
+            payment = refund
+        except TillError as error:
+            self._failed(step, error)
+            return
+        self._told(payment)
+        if payment.outcome is Outcome.DECLINED or payment.kind is Kind.REFUND:
+            self.record.undo.pop(reference, None)
+
+    async def _refund_all(self, till: Terminal, step: of.Void, reference: str, charge_id: str) -> Payment | None:
+        try:
+            payment = await till.refund(charge_id, reason=f"{reference}-undo")
         except NEEDS_A_START:
             raise
         except TillError as error:
-            self._failed(of.Cancel(reference=reference), error)
-            return
-        self._told(payment)
-        if payment.state is State.APPROVED:
-            self.record.undo.pop(reference, None)
+            self._failed(step, error)
+            return None
+        return payment if payment.state is State.APPROVED else None
 
 
 _ACTS: Mapping[type, Callable[[Counter, Terminal, Any], Awaitable[None]]] = {

@@ -65,11 +65,11 @@ class Evidence:
 
     @cached_property
     def for_a_person(self) -> frozenset[str]:
-        """References of charges, and reasons of refunds, with which only a person can go on: the terminal has called
-        one, and the host's own word shows that it could do no more.
+        """References of charges, and reasons of refunds, with which only a person can go on: the terminal has
+        called one, and the host's own word shows that it could do no more.
 
         Either it is too late to cancel, and the host has failed the refund that was to undo the charge. Or it has
-        answered every sending of a refund with a server error, and cannot be asked for a refund without its id.
+        answered a refund with a server error each time, and cannot be asked for a refund without its id.
         """
         called = [payment for payment in self.payments if payment.id in self.record.for_a_person]
         found = set[str]()
@@ -80,7 +80,7 @@ class Evidence:
                     found.add(payment.reference)
             elif payment.kind is Kind.REFUND and payment.state is State.IN_DOUBT:
                 statuses = [one.status for one in self.record.judged if one.key == payment.id]
-                if statuses and all(status >= SERVER_ERROR for status in statuses):
+                if 200 not in statuses and any(status >= SERVER_ERROR for status in statuses):
                     found |= {payment.reference, self.charges[payment.parent].reference}
         return frozenset(found)
 

@@ -57,7 +57,7 @@ def approvals_are_kept(seen: Evidence) -> Iterator[Violation]:
             found = [
                 charge for charge in seen.by_reference.get(told.reference, ()) if charge["status"] != "declined"
             ]
-            if not found and told.reference not in lost:
+            if not found and told.reference not in lost and not sale.undone:
                 yield Violation("approval_kept", told.reference, "approved offline, and the host never got it")
             continue
         charge = seen.by_charge_id.get(told.charge_id)

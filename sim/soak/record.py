@@ -93,7 +93,8 @@ class Record:
     turns: list[tuple[int, int]] = field(default_factory=list)
     """While the till waited for a charge: how much had been sent before, and afterwards."""
     undo: dict[str, str] = field(default_factory=dict)
-    """Approvals that nobody was there to see: charge ids by reference, until the till has undone them."""
+    """Approvals that nobody was there to see: charge ids (empty offline) by reference, until the till has undone
+    them."""
     happened: Counter[str] = field(default_factory=Counter)
     """Steps by kind, and how they ended."""
     for_a_person: dict[str, None] = field(default_factory=dict)
@@ -124,7 +125,7 @@ class Record:
             sale.waits_until = None
             if sale.saw is None and sale.left is None:
                 sale.left = at
-        elif payment.state is State.HELD:
+        elif payment.state is State.HELD and sale.left is None:
             sale.waits_until = None
         else:
             self._approved(sale, at, payment)
@@ -133,7 +134,7 @@ class Record:
         sale.waits_until = None
         if sale.left is None:
             sale.saw = at if sale.saw is None else sale.saw
-        elif payment.charge_id and sale.saw is None and payment.state in _STANDING:
+        elif sale.saw is None and payment.state in _TO_BE_UNDONE:
             self.undo[sale.reference] = payment.charge_id
 
     @staticmethod
@@ -150,3 +151,4 @@ class Record:
 
 
 _STANDING = frozenset({State.APPROVED, State.PARTIALLY_REFUNDED})
+_TO_BE_UNDONE = _STANDING | {State.HELD, State.OFFLINE, State.FORWARDING}
