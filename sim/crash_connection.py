@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -114,10 +113,7 @@ class CrashConnection(sqlite3.Connection):
         """Let go of the file as it is: nothing is written, and what was begun is not committed."""
         disk, self._disk = self._disk, None
         if disk is not None:
-            for cursor in self._cursors:  # one that somebody still holds would keep the file open
-                if (held := cursor()) is not None:
-                    with contextlib.suppress(sqlite3.ProgrammingError):  # the power went while the file was let go
-                        held.close()
+            self._end_cursors()
             self._close_as_it_is()
             disk.closed(self)
 

@@ -98,7 +98,7 @@ class Station:
         async with Terminal.open(
             self.settings(**changes),
             secret=self.secret,
-            now=lambda: loop.now() + timedelta(seconds=self.skew),
+            now=lambda: loop.now() + timedelta(seconds=self.skew) if self.skew else loop.now(),
             random=self._seeded(f"terminal {self._opened}"),
             transport=self.network,
             reader=reader,
@@ -198,7 +198,7 @@ class Station:
             method=request.method,
             path=request.url.path,
             now=app.now(),
-            headers={name.lower(): value for name, value in request.headers.items()},
+            headers=dict(request.headers.items()),
             body=request.content,
         )
         return app.fault_for(call, network=True)

@@ -41,6 +41,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, start: datetime = EPOCH) -> None:
         self._virtual = _Selector()
         self._start = start
+        self._told = 0.0, start
         super().__init__(self._virtual)
         self.set_task_factory(adopting)
 
@@ -57,7 +58,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def now(self) -> datetime:
         """The time of day, aware and in UTC."""
-        return self._start + timedelta(seconds=self._virtual.elapsed)
+        if self._virtual.elapsed != self._told[0]:  # it is asked for far more often than it moves
+            self._told = self._virtual.elapsed, self._start + timedelta(seconds=self._virtual.elapsed)
+        return self._told[1]
 
 
 def run(main: Coroutine[Any, Any, T], loop: VirtualLoop | None = None) -> T:

@@ -319,12 +319,12 @@ class Faults(Chooser[AnyRule]):
     def choose(
         self,
         call: str | None,
-        device_id: str | None,
+        device_id: Callable[[], str | None],
         peek: Callable[[], Seen] = lambda: NOTHING_SEEN,
         *,
         network: bool = False,
     ) -> AnyRule | None:
-        """The first rule that matches the call; ``peek`` is called only where a rule wants to look inside.
+        """The first rule that matches the call; ``device_id`` and ``peek`` are asked only where a rule wants them.
 
         ``network``: whether whoever asks can do what a network does; else such rules match nothing.
         """
@@ -340,7 +340,7 @@ class Faults(Chooser[AnyRule]):
             return (
                 (network or PLACE[kind(rule)] is Place.HOST)
                 and (match.call is None or match.call == call)
-                and (match.device_id is None or match.device_id == device_id)
+                and (match.device_id is None or match.device_id == device_id())
                 and (match.amount is None or match.amount == inside().amount)
                 and (match.card is None or _is_card(match.card, inside()))
             )

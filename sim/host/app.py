@@ -107,14 +107,16 @@ class HostApp:
         """The fault that a call meets; ``network``: whether whoever asks can do what a network does."""
         if not self.faults:
             return None
-        self.name_device(call)
-        return self.faults.choose(call.name, call.device_id, lambda: peek_payment(self.host, call), network=network)
+        return self.faults.choose(
+            call.name, lambda: self.name_device(call), lambda: peek_payment(self.host, call), network=network
+        )
 
-    def name_device(self, call: Call) -> None:
-        """Note whose call it says it is, before anything of it is proved."""
+    def name_device(self, call: Call) -> str | None:
+        """Note whose call it says it is, before anything of it is proved; the device's id."""
         device = peek_device(self.host, call)
         if device is not None:
             call.device_id, call.terminal_id = device.device_id, device.terminal_id
+        return call.device_id
 
     def judge(self, work: Callable[[], Answer]) -> Answer:
         """Run ``work`` in one transaction. A refusal is an answer, and is committed; our own mistake is a 500."""
@@ -233,12 +235,10 @@ class _Protocol(_Endpoint):
     def _rule(self, call: Call, scope: Scope) -> AnyRule | None:
         """The fault that this call meets: the network's choice where there is a simulated one, else ours."""
         extensions = scope.get("extensions", {})
-        if CHOSEN in extensions:
-            rule: AnyRule | None = extensions[CHOSEN]
-            if rule is not None:
-                self._app.name_device(call)
-            return rule
-        return self._app.fault_for(call)
+        rule: AnyRule | None = extensions[CHOSEN] if CHOSEN in extensions else self._app.fault_for(call)
+        if rule is not None:
+            self._app.name_device(call)
+        return rule
 
     def _act(self, call: Call, rule: AnyRule | None) -> Answer:
         """Judge the call and record it. Where the rule keeps it from the host, nothing is judged."""

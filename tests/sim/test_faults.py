@@ -79,7 +79,7 @@ class TestMatching:
     def choose(
         self, faults: Faults, call: str = "charge", device_id: str = "POS-1", amount: int | None = None
     ) -> Any:
-        return faults.choose(call, device_id, lambda: Seen(amount))
+        return faults.choose(call, lambda: device_id, lambda: Seen(amount))
 
     def test_first_match_wins(self) -> None:
         faults = Faults(seeded(7), parse(rules({"do": "cut", "match": {"call": "charge"}}, {"do": "drop_answer"})))
