@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -104,7 +105,8 @@ class Till:
     def power_cut(self) -> None:
         """The power goes, between two things; what was not synchronised is gone. ``open`` starts again."""
         self.world.power.off()
-        self.world.run(self._end())
+        with suppress(PowerCut):
+            self.world.run(self._end())
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine of the program's, as ``till.run(till.terminal.outcome(payment_id))``."""
@@ -198,19 +200,17 @@ class Till:
         return answer.result()
 
     async def _end(self) -> None:
-        """Wait for the program's end; raises what it ended with, PowerCut where that was not asked for."""
+        """Wait for the program's end; raises what it ended with."""
         program, self._program = self._program, None
         if program is None:
             return
-        wanted = not self.world.power.on
         self._work.put_nowait(None)
         try:
             await program
         except PowerCut as cut:
             self.history.add(self.world.loop.time(), "power", "goes", where=str(cut))
             self.world.power_back()
-            if not wanted or program.cancelled():
-                raise
+            raise
 
     def _sent(self, request: httpx.Request) -> None:
         self.history.add(self.world.loop.time(), "terminal", f"{request.method} {request.url.path}")

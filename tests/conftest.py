@@ -16,3 +16,6 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("till", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile("thorough" if os.environ.get("TILL_THOROUGH") else "till")
+
+collect_ignore = ["package_of_a_user"]
+"""Somebody else's package: its own pytest runs its tests (tests/sim/test_pytest_plugin.py)."""
