@@ -67,7 +67,11 @@ _ILL: Final = frozenset((0x0A, 0x0D, 0x2D))
 
 
 class Pn532Reader(Reader):
-    """``pn532://``: see the module. ``chip_baud`` is for a serial port of this machine."""
+    """``pn532://``: see the module. ``chip_baud`` is for a serial port of this machine.
+
+    A card that was read counts again after it was away from the field, which is noticed while a card is waited for.
+    Until then it is not there: the card of the customer before, left on the reader, pays for nobody else.
+    """
 
     OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "chip_baud": (HOME_BAUD, *(str(baud) for baud in frames.BAUD_CODES if str(baud) != HOME_BAUD))
@@ -80,8 +84,8 @@ class Pn532Reader(Reader):
             raise BadAddress(f"{self.url}: chip_baud is for a serial port of this machine, not for a network")
         self._chip: Chip | None = None
         self._card: Pn532Card | None = None
-        self._leaving = False  # a card was handed out, and has not been away since
-        self._told: frozenset[bytes] = frozenset()  # cards of which it was said that they cannot be used
+        self._known: frozenset[bytes] = frozenset()  # what was in the field when it was last told of
+        self._inserted = False  # of which CardInserted was said, and CardRemoved not yet
         self.firmware = ""
 
     @property
@@ -145,8 +149,9 @@ class Pn532Reader(Reader):
                 targets = await self._poll(chip)
                 if not targets:
                     self._away()
-                elif not self._leaving and (uids := frozenset(one.uid for one in targets)) != self._told:
-                    self._told = uids
+                elif (found := frozenset(_identity(one) for one in targets)) != self._known:
+                    self._away()
+                    self._known = found
                     return self._take(chip, targets)
                 else:
                     await chip.ask(
@@ -178,16 +183,16 @@ class Pn532Reader(Reader):
             raise CardError(
                 f"{self.url}: this is no payment card", advice="Present a card with the contactless sign."
             )
-        self._leaving = True
+        self._inserted = True
         self._card = Pn532Card(self, chip, target)
         self.on_event(CardInserted(url=self.url))
         return self._card
 
     def _away(self) -> None:
-        """The field is empty."""
-        self._told = frozenset()
-        if self._leaving:
-            self._leaving = False
+        """What was in the field is not any more."""
+        self._known = frozenset()
+        if self._inserted:
+            self._inserted = False
             self.on_event(CardRemoved(url=self.url))
 
     async def _hung_up(self) -> None:
@@ -208,6 +213,12 @@ class Pn532Reader(Reader):
 
     def _holds(self, card: Pn532Card) -> bool:
         return self._card is card
+
+
+def _identity(target: Target) -> bytes:
+    """What a card is known by. One whose UID begins with 08 makes up another each time (ISO/IEC 14443-3, 6.5.4)."""
+    made_up = len(target.uid) == 4 and target.uid[0] == 0x08
+    return target.uid[:1] if made_up else target.uid
 
 
 class Pn532Card(ChipCard):
