@@ -172,6 +172,7 @@ class Loop:
         self.next_number = 1
         self.seen: list[dict[str, Any]] = []
         self.told_again = 0
+        self.left: set[str] = set()
         self.latest: Open | None = None
         self.lives: dict[str, Life] = {}
         # Bound and never listening, it keeps the port from everybody but a host, alive or not.
@@ -268,6 +269,8 @@ class Loop:
                 self.tally.states_at_start.update(line["open"])
             case "payment_changed":
                 self.latest = _open(line, line["payment_id"])
+                if line["state"] == State.ABANDONED:
+                    self.left.add(line["payment_id"])
         return line
 
     def _under_way(self, name: str) -> str:
@@ -361,6 +364,7 @@ class Loop:
             "payments": dict(Counter(f"{p.kind} {p.state}" for p in payments)),
             "seen": len(self.seen),
             "told_again": self.told_again,
+            "left": len(self.left),
             "violations": found,
             "seconds": round(seconds, 1),
         }

@@ -60,13 +60,21 @@ def test_forty_kills() -> None:
 
 @pytest.mark.slow
 def test_five_hundred_kills() -> None:
-    result = run(500, 11)
+    result = run(500, 11, "--nobody-leaves")
     check(result, 500)
-    # It is no proof unless they died where it matters: before the host had acted, and after.
     assert result["payments"]["charge canceled"] > 0
+    # It is no proof unless they died where it matters: before the host had acted, and after.
     for side in ("till", "host"):
         for moment in ("charge in_flight, the host has it not", "charge in_flight, the host has it"):
             assert result["open_at_kill"][side][moment] >= 10
+
+
+@pytest.mark.slow
+def test_kills_while_some_leave_before_they_have_their_answer() -> None:
+    """Takes as long as what was sent may still arrive."""
+    result = run(60, 12)
+    check(result, 60)
+    assert result["left"] > 0
 
 
 # -- the judge ------------------------------------------------------------------------------------------------
