@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+PACKAGES = {"nfc-list": "libnfc-bin"}
+"""Debian packages that are not called as their program is."""
+
 
 def program(name: str) -> str:
     """The path of a peer. Without it the test is skipped, or, where TILL_REQUIRE_PEERS is set, fails."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if found is None:
-        missing = f"{name} is not installed: apt-get install socat ser2net"
+        missing = f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}"
         if os.environ.get("TILL_REQUIRE_PEERS"):
             pytest.fail(missing)
         pytest.skip(missing)
