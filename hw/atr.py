@@ -142,7 +142,7 @@ def parse_atr(data: bytes) -> Atr:
     checked = any(group.td is not None and group.td & 0x0F for group in groups)
     if len(data) != end + checked:
         raise CardError(
-            f"the card's answer to reset has {len(data)} bytes and says {end + checked}", advice=_INSERT
+            f"the card's answer to reset has {len(data)} bytes and should have {end + checked}", advice=_INSERT
         )
     if checked and reduce(xor, data[1:]):
         raise CardError("the card's answer to reset fails its check", advice=_INSERT)

@@ -18,7 +18,7 @@ from hw.atr import check_pps, parse_atr
 from hw.ccid import ANSWERS, FAILED, MUTE, TIME_EXTENSION, Icc, Kind, Message
 from hw.envelope import Envelope, Signal
 from hw.errors import LineGone
-from sim.reader.contact import Chip, T0Card, T1Card, answers_pps, is_command, run_t0
+from sim.reader.contact import Chip, T0Card, T1Card, answered, answers_pps, run_t0
 from sim.reader.line import Line, PtyLine, SocketLine
 
 NOISE: Final = b"\x00\x03\x06\x80\x04\x00\x02\x62\x50\x03"
@@ -209,7 +209,7 @@ class CcidEmulator:
             await self._ask_for_time(command, 3)
         said: bytes | None
         if self.LEVEL == "apdu":
-            said = chip.transmit(command.data) if is_command(command.data) else None
+            said = answered(chip, command.data)
         elif (protocol := answers_pps(chip, command.data)) is not None:
             self._protocol = protocol
             self._card, said = self._half(chip), command.data

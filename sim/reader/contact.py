@@ -60,12 +60,12 @@ class T0Card:
         if tpdu[1] == GET_RESPONSE:
             return self._fetch(wanted) if self._held else b"\x69\x85"
         if len(tpdu) > HEADER:
-            said = self._chip.transmit(tpdu + b"\0")
+            said = answered(self._chip, tpdu + b"\0")
             if len(said) == 2:
                 return said
             self._held = said
             return self._more()
-        said = self._chip.transmit(tpdu)
+        said = answered(self._chip, tpdu)
         if len(said) == 2 or len(said) - 2 == wanted:
             return said
         if len(said) - 2 <= 256:
@@ -148,7 +148,7 @@ class T1Card:
         return block.encode()
 
     def _information(self, block: Block) -> bytes:
-        if block.number != self._nr or (self._pending is not None and len(self._pending) > self._size):
+        if block.number != self._nr or (self._pending is not None and len(self._pending) > self._ifsd):
             return self._say(r_block(self._nr, R.OTHER), keep=False)
         if self._pending is not None:  # acknowledged by what comes next
             self._ns ^= 1
@@ -159,12 +159,8 @@ class T1Card:
             return self._say(r_block(self._nr))
         command = bytes(self._command)
         self._command.clear()
-        self._pending = self._chip.transmit(command)
+        self._pending = answered(self._chip, command)
         return self._information_or_request()
-
-    @property
-    def _size(self) -> int:
-        return self._ifsd
 
     def _information_or_request(self) -> bytes:
         if self._ifsc:
@@ -176,18 +172,20 @@ class T1Card:
             self.abort = False
             return self._say(s_block(S.ABORT))
         assert self._pending is not None
-        more = len(self._pending) > self._size
-        return self._say(i_block(self._ns, self._pending[: self._size], more=more))
+        more = len(self._pending) > self._ifsd
+        return self._say(i_block(self._ns, self._pending[: self._ifsd], more=more))
 
     def _ready(self, block: Block) -> bytes:
-        acknowledged = self._last is not None and self._last.is_i and self._last.more and block.number != self._ns
-        if acknowledged and self._pending is not None:
-            self._pending = self._pending[self._size :]
-            self._ns ^= 1
-            return self._information_or_request()
-        return (
-            self._say(self._last) if self._last is not None else self._say(r_block(self._nr, R.OTHER), keep=False)
-        )
+        last = self._last
+        if last is None:
+            return self._say(r_block(self._nr, R.OTHER), keep=False)
+        if not last.is_i or block.number == last.number:
+            return self._say(last)
+        if not last.more or self._pending is None:  # it took our answer, and we have nothing of what it sent then
+            return self._say(r_block(self._nr, R.OTHER), keep=False)
+        self._pending = self._pending[self._ifsd :]
+        self._ns ^= 1
+        return self._information_or_request()
 
     def _supervised(self, block: Block) -> bytes:
         kind = S(block.pcb & 0x1F)
@@ -211,10 +209,11 @@ def answers_pps(chip: Chip, data: bytes) -> int | None:
     return wanted if wanted in parse_atr(chip.atr).protocols else None
 
 
-def is_command(data: bytes) -> bool:
-    """Whether these bytes are a command APDU."""
+def answered(chip: Chip, data: bytes) -> bytes:
+    """What a card says to these bytes: 6700 where they are no command, 6F00 where it has no status words to say."""
     try:
         Command.decode(data)
     except ProtocolError:
-        return False
-    return True
+        return b"\x67\x00"
+    said = chip.transmit(data)
+    return said if len(said) >= 2 else b"\x6f\x00"
