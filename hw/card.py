@@ -114,6 +114,45 @@ class ChipCard(ABC):
 
 
 @dataclass(frozen=True, repr=False, slots=True, kw_only=True)
+class ResultCard:
+    """A card that the reader's own kernel has read to the end, in the clear.
+
+    ``track2`` is its track 2 equivalent data (EMV tag 57) as the reader gives it; ``tags`` are the other EMV
+    objects, in BER-TLV and without track data. Raises CardError where that is no track 2 of a payment card.
+    """
+
+    track2: bytes
+    entry_mode: EntryMode
+    tags: bytes = field(default=b"")
+
+    def __post_init__(self) -> None:
+        check_pan(self.pan)
+        check_expiry(self.expiry)
+
+    @property
+    def pan(self) -> str:
+        """The card number."""
+        return self.track2.hex().partition("d")[0]
+
+    @property
+    def expiry(self) -> str:
+        """YYMM."""
+        return self.track2.hex().partition("d")[2][:4]
+
+    @property
+    def masked_pan(self) -> str:
+        """First six and last four digits."""
+        return mask_pan(self.pan)
+
+    def track2_equivalent(self) -> bytes:
+        """Track 2 as EMV tag 57 holds it, as of `StripeCard`."""
+        return self.track2
+
+    def __repr__(self) -> str:
+        return f"ResultCard({self.masked_pan})"
+
+
+@dataclass(frozen=True, repr=False, slots=True, kw_only=True)
 class SealedCard:
     """A card whose data a reader has encrypted by itself (DUKPT, ANSI X9.24): nobody here can open it.
 

@@ -8,6 +8,7 @@ from (the chip's own certificates carry it, EMV 4.3 Book 2, table 7) do not. Wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -131,3 +132,39 @@ def masked_response(apdu: bytes) -> bytes:
     if len(apdu) < 2:
         return _blank(apdu)
     return masked_objects(apdu[:-2]) + apdu[-2:]
+
+
+_TRACK: Final = re.compile(rb"([%;+!])([^?%;]*)\?")
+_NUMBER: Final = re.compile(rb"[0-9]{8,}")
+_HIDDEN: Final = re.compile(rb"(\*?[0-9]{0,6}\*{2,}[0-9]{0,4})(=|\^[^^]*\^)([0-9*]*)")
+"""A track whose number the reader has masked by itself."""
+_DIGIT: Final = re.compile(rb"[0-9]")
+
+
+def masked_digits(data: bytes) -> bytes:
+    """Every run of eight digits or more in ASCII blanked."""
+    return _NUMBER.sub(lambda run: b"0" * len(run[0]), data)
+
+
+def masked_tracks(data: bytes) -> bytes:
+    """Stripe tracks in ASCII, among anything else; every other run of eight digits or more is blanked."""
+
+    def mask(found: re.Match[bytes]) -> bytes:
+        start, text = found.groups()
+        first, _, rest = text.partition(b"=")
+        if hidden := _HIDDEN.fullmatch(text):
+            number, name, rest = hidden.groups()
+            text = number + re.sub(rb"[^^=]", b"X", name) + rest[:7] + _DIGIT.sub(b"0", rest[7:])
+        elif start == b"%":
+            text = _track1(text) if text[:1] == b"B" and text.count(b"^") == 2 else _zeros(text)
+        elif rest and first.isdigit():
+            text = _number(first.decode("ascii")).encode("ascii") + b"=" + rest[:7] + b"0" * len(rest[7:])
+        elif len(text) > 1:  # a single letter says that a track could not be read
+            text = _zeros(text)
+        return start + text + b"?"
+
+    pieces, at = [], 0
+    for found in _TRACK.finditer(data):
+        pieces += [masked_digits(data[at : found.start()]), mask(found)]
+        at = found.end()
+    return b"".join([*pieces, masked_digits(data[at:])])

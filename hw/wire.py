@@ -78,13 +78,13 @@ class Wire:
         self._waiting: deque[bytes] = deque(maxlen=BACKLOG)
         self._asked_at: float | None = None
 
-    async def send(self, frame: bytes) -> None:
-        """Send one frame, in one write; raises LineGone."""
+    async def send(self, frame: bytes, *, timed: bool = True) -> None:
+        """Send one frame, in one write; raises LineGone. Not ``timed`` where the answer waits for a person."""
         self.counts.frames_out += 1
         self.counts.bytes_out += len(frame)
         if self._tracer is not None:
             self._tracer.frame("out", frame, self._language)
-        self._asked_at = asyncio.get_running_loop().time()
+        self._asked_at = asyncio.get_running_loop().time() if timed else None
         await self.link.write(frame)
 
     async def receive(self, timeout: float | None, what: str) -> bytes:

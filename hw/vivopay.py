@@ -1,0 +1,282 @@
+"""ID TECH's ViVOpay and NEO readers: ``vivopay:///dev/ttyACM0``. They run EMV themselves, or carry APDUs.
+
+``?mode=`` says how a card is waited for:
+
+    activate      one command for stripe, contact and contactless; the reader's kernel reads the card (the default)
+    contact       the reader's contact kernel, step by step (60-10)
+    passthrough   the host speaks to the card itself; ``?interface=`` contactless or contact
+    burst         the reader tells each card unasked; stripe data in the clear, older readers only
+
+A reader that encrypts (``?encrypts=yes``) hands over ciphertext and the serial number of its key. A card in the
+clear from such a reader is refused: it is not in the state that it was certified in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime
+from typing import ClassVar, Final
+
+from hw.card import ChipCard, EntryMode, ResultCard, SealedCard, StripeCard
+from hw.errors import BadAddress, CardError, CardGone, LineGone, ProtocolError, ReaderError
+from hw.line import Link
+from hw.reader import Address, Capabilities, CardInserted, CardRemoved, Reader
+from hw.stripe import read_card
+from hw.vivopay_channel import Channel
+from hw.vivopay_commands import (
+    AUTO_POLL,
+    CARD,
+    CONTACT,
+    CONTACTLESS,
+    ON_DEMAND,
+    Commands,
+    sale_objects,
+)
+from hw.vivopay_frames import MSR_APPLICATION, BurstPayload, Frame, Framer, Message
+from hw.vivopay_result import Result, activation, bare_track, card_of
+from hw.vivopay_status import BAD_CRC, FAILED, OK, TIMEOUT, USER_INTERFACE, status_text
+from hw.vivopay_trace import LANGUAGE
+
+ROUND: Final = 30
+"""Seconds that the reader is told to wait for a card, before it is told again: long enough not to blink at the
+shopper, short enough that a reader which lost track is noticed."""
+LOOK: Final = 5
+"""Tenths of a second for each look for a card in pass-through mode: a wait that is called off waits so long."""
+SLOT: Final = 0.3
+"""Seconds between two looks into the contact slot: soon enough for a person, and hardly any work."""
+CALL_OFF: Final = 0.5
+"""Seconds for the reader to say that it has called off a transaction."""
+
+_APDU_CARDS: Final = frozenset((0x01, 0x02, 0x07))
+"""Kinds of card that speak ISO/IEC 14443-4."""
+_ABSENT: Final = frozenset((TIMEOUT, FAILED, 0x1C))
+"""Statuses of a card that does not answer."""
+
+
+class PassedThrough(ChipCard):
+    """A card that the host speaks to through the reader."""
+
+    def __init__(
+        self, reader: VivopayReader, commands: Commands, interface: int, answer: bytes, uid: bytes
+    ) -> None:
+        super().__init__(EntryMode.CHIP if interface == CONTACT else EntryMode.CONTACTLESS, answer, uid)
+        self._reader, self._commands, self._interface = reader, commands, interface
+        self._over = False
+
+    async def _exchange(self, command: bytes) -> bytes:
+        name = self._commands.channel.name
+        if self._over:
+            raise CardGone(f"{name}: the card was let go of")
+        try:
+            answer = await self._commands.exchange(self._interface, command)
+        except LineGone:
+            self._over = True
+            await self._reader.mourn()
+            raise
+        if answer.code == OK:
+            return answer.data
+        if answer.code in _ABSENT:
+            self._over = True
+            self._reader.on_event(CardRemoved(url=self._reader.url))
+            raise CardGone(f"{name}: the card was taken away")
+        if answer.code == BAD_CRC:
+            raise ProtocolError(f"{name}: the reader understands no command to a card")
+        raise CardError(f"{name}: the card was not asked: {status_text(answer.code)}", advice="Use another card.")
+
+    async def release(self) -> None:
+        """See ChipCard: power off, or field off. What goes wrong with that no longer matters."""
+        if self._over:
+            return
+        self._over = True
+        try:
+            if self._interface == CONTACT:
+                await self._commands.contact_off()
+            await self._commands.pass_through(False)
+        except LineGone:
+            await self._reader.mourn()
+        except ReaderError:
+            return
+
+    def forget(self) -> None:
+        """The reader has turned to the next card."""
+        self._over = True
+
+
+class VivopayReader(Reader):
+    """``vivopay://``; see the module. ``commands`` is for whatever else the reader can be told, once it is open.
+
+    ``now`` gives the time of day for ``?clock=host``; ``firmware`` is what the reader calls its version.
+    """
+
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "mode": ("activate", "contact", "passthrough", "burst"),
+        "interface": ("contactless", "contact"),
+        "encrypts": ("no", "yes"),
+        "clock": ("reader", "host"),
+    }
+    LINE: ClassVar[Mapping[str, str]] = {"baud": "115200"}
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        if self.options["encrypts"] == "yes" and self.options["mode"] in ("burst", "passthrough"):
+            raise BadAddress(f"{self.url}: in mode {self.options['mode']} card data come in the clear")
+        self.now: Callable[[], datetime] = lambda: datetime.now().astimezone()
+        self.firmware = ""
+        self._commands: Commands | None = None
+        self._card: PassedThrough | None = None
+        self._last = b""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """By mode: which cards, and whether the reader's kernel reads them."""
+        mode, encrypts = self.options["mode"], self.options["encrypts"] == "yes"
+        if mode == "passthrough":
+            contact = self.options["interface"] == "contact"
+            return Capabilities(contact=contact, contactless=not contact, leds=True)
+        return Capabilities(
+            contact=mode != "burst",
+            contactless=mode != "contact",
+            stripe=True,
+            own_kernel=True,
+            encrypts=encrypts,
+            display=True,
+            leds=True,
+        )
+
+    @property
+    def commands(self) -> Commands:
+        """Everything else that the reader can be told; raises ProtocolError where it is not open."""
+        if self._commands is None:
+            raise ProtocolError(f"{self.url}: the reader is not open")
+        return self._commands
+
+    async def _start(self, link: Link) -> None:
+        wire = self._wire(link, Framer(asyncio.get_running_loop().time), LANGUAGE)
+        self._commands = commands = Commands(Channel(wire, self._unasked))
+        self._last = b""
+        await commands.ping()
+        self.firmware = await commands.firmware()
+        if self.options["mode"] == "burst":
+            await commands.poll(AUTO_POLL)
+            await commands.burst(True)
+        else:
+            await commands.burst(False)
+            await commands.poll(ON_DEMAND)
+
+    async def _next_card(self, link: Link) -> StripeCard | ResultCard | SealedCard | ChipCard:
+        del link
+        commands = self.commands
+        commands.channel.wire.discard()
+        await commands.ping()
+        match self.options["mode"], self.options["interface"]:
+            case "burst", _:
+                return await self._burst_card(commands)
+            case "passthrough", "contact":
+                return await self._contact_card(commands)
+            case "passthrough", _:
+                return await self._contactless_card(commands)
+        try:
+            while True:
+                result = await self._round(commands)
+                if result.status != TIMEOUT:
+                    return self._checked(result)
+        except asyncio.CancelledError:
+            with suppress(ReaderError, TimeoutError):
+                async with asyncio.timeout(CALL_OFF):
+                    await commands.channel.send(0x05, 0x01)
+                    await commands.channel.answer(0x05, CALL_OFF, "cancel transaction")
+            raise
+
+    async def activate(self, seconds: int, objects: bytes = b"") -> Result:
+        """Wait up to 255 seconds for a card, and let the reader's kernel read it; raises NoAnswer and LineGone."""
+        data = bytes((seconds,)) + objects
+        what = "activate transaction"
+        answer = await self.commands.channel.ask(
+            0x02, 0x40, data, what=what, patience=seconds + CARD, tries=1, timed=False
+        )
+        return activation(answer)
+
+    async def _round(self, commands: Commands) -> Result:
+        moment = self.now() if self.options["clock"] == "host" else None
+        objects = sale_objects(self.sale, moment)
+        if self.options["mode"] == "contact":
+            return await commands.start_contact(ROUND, objects, fallback=True)
+        return await self.activate(ROUND, objects)
+
+    def _checked(self, result: Result) -> StripeCard | ResultCard | SealedCard:
+        card = card_of(result)
+        if self.options["encrypts"] == "yes" and not isinstance(card, SealedCard):
+            raise CardError(
+                f"{self.url}: the reader is to encrypt, and sent a card in the clear",
+                advice="Do not take payments with this reader until its keys and settings were checked.",
+            )
+        return card
+
+    async def _burst_card(self, commands: Commands) -> StripeCard | ResultCard:
+        while True:
+            frame = await commands.channel.hear(None, "a card")
+            if isinstance(frame, BurstPayload):
+                break
+        card = read_card(*_tracks(frame.tracks), None)
+        if frame.application == MSR_APPLICATION:
+            return card
+        return ResultCard(track2=card.track2_equivalent(), entry_mode=EntryMode.CONTACTLESS)
+
+    async def _contactless_card(self, commands: Commands) -> ChipCard:
+        await self._turn(commands)
+        while True:
+            found = await commands.poll_card(LOOK)
+            kind, uid = found.data[:1], found.data[1:]
+            if found.code not in (OK, TIMEOUT):
+                raise CardError(f"{self.url}: {status_text(found.code)}", advice="Present one card only.")
+            if found.code == TIMEOUT or kind in (b"", b"\0"):
+                self._last = b""
+            elif not self._stayed(uid):
+                self._last = uid
+                self.on_event(CardInserted(url=self.url))
+                if kind[0] not in _APDU_CARDS:
+                    raise CardError(f"{self.url}: that is no payment card", advice="Present a payment card.")
+                self._card = PassedThrough(self, commands, CONTACTLESS, b"", uid)
+                return self._card
+
+    def _stayed(self, uid: bytes) -> bool:
+        """Whether it is the card of before, which was not taken away. One that draws its number anew may be it."""
+        random = len(uid) == 4 and uid[0] == 0x08  # ISO/IEC 14443-3, section 6.5.4
+        return bool(self._last) and (uid == self._last or random)
+
+    async def _contact_card(self, commands: Commands) -> ChipCard:
+        await self._turn(commands)
+        while True:
+            found = await commands.answer_to_reset()
+            if found.code != OK or not found.data:
+                self._last = b""
+            elif not self._last:
+                self._last = found.data
+                self.on_event(CardInserted(url=self.url))
+                self._card = PassedThrough(self, commands, CONTACT, found.data, b"")
+                return self._card
+            await asyncio.sleep(SLOT)
+
+    async def _turn(self, commands: Commands) -> None:
+        """To the next card: the one before is let go of, and the field is off for a moment."""
+        if self._card is not None:
+            self._card.forget()
+            self._card = None
+            await commands.pass_through(False)
+        await commands.pass_through(True)
+
+    def _unasked(self, frame: Frame) -> None:
+        if isinstance(frame, Message) and frame.command == 0x02 and frame.code == USER_INTERFACE:
+            self.on_event(CardInserted(url=self.url))
+
+    async def mourn(self) -> None:
+        """The line is gone, and a card noticed it."""
+        await self._mourn()
+
+
+def _tracks(data: bytes) -> tuple[str | None, str | None]:
+    """Tracks 1 and 2 of a burst payload."""
+    first, _, rest = data.partition(b"?") if data[:1] == b"%" else (b"", b"", data)
+    return bare_track(first), bare_track(rest[rest.find(b";") :]) if b";" in rest else None
