@@ -41,6 +41,7 @@ DRIVERS: Final[Mapping[str, str]] = {
     "gemcore": "hw.gemcore:GemcoreReader",
     "magstripe": "hw.magstripe:MagstripeReader",
     "pn532": "hw.pn532:Pn532Reader",
+    "vivopay": "hw.vivopay:VivopayReader",
 }
 """Driver -> "module:class", imported when it is asked for."""
 
