@@ -52,8 +52,14 @@ CREDENTIALS: _Cause = (401, "4010")
 request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
 JUDGED = frozenset({404, 409, 422})
 """The host has opened the request and says no. It says 401, 403 and 429 of any request, and may say yes later."""
+UNREADABLE = 400
+"""It cannot open or read the request. What was approved here cannot be sealed again: its card is gone."""
 KEY_SEEN = 409
 """Of a charge: the host knows the idempotency key, with another request."""
+
+
+class _Untold(Exception):
+    """What the host has does not tell whether a payment is among it."""
 
 
 @dataclass(slots=True)
@@ -151,7 +157,7 @@ class Asking:
         if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
             errand.key_seen = not doubt
             return self._heard(payment, Reply.SILENT, message=refusal.host_message)
-        proved = refusal.status in JUDGED
+        proved = refusal.status in JUDGED or (what.act is Act.FORWARD and refusal.status == UNREADABLE)
         if doubt:
             proved = await self._disproved(payment, refusal, errand, resigned=resigned)
         if proved:
@@ -189,6 +195,8 @@ class Asking:
             if answer is None:
                 return self._heard(payment, None, sought=self._proof(payment, asked_at))
             self.check(payment, answer, looked_up=True)
+        except _Untold:
+            return self._heard(payment, None, sought=Sought.UNTOLD)
         except JournalError:
             raise
         except TillError as error:
@@ -213,21 +221,31 @@ class Asking:
 
     async def _found_refund(self, refund: Payment, errand: Errand) -> tuple[Answer | None, datetime]:
         """By its id, where an answer brought one; else it is certain only that a charge of which nothing was given
-        back has no refund."""
+        back has no refund, and that one which was given back whole needs none."""
         if refund.refund_id:
             status, at = await self._mending(lambda: self._client.refund_status(refund.refund_id), errand)
             return status.as_answer(), at
         charge, at = await self._mending(lambda: self._client.charge_by_id(refund.charge_id), errand)
-        if charge.as_answer().happened is not Happened.APPROVED:
-            raise HostAnswerInvalid("pos/charge-by-id", "status", "it does not say whether this refund was made")
-        return None, at
+        told = charge.as_answer()
+        if told.happened is Happened.APPROVED:
+            return None, at
+        ours = self._journal.payment(refund.parent)
+        if told.happened is Happened.REFUNDED and ours.approved == refund.amount and not ours.refunded:
+            return replace(told, happened=Happened.APPROVED, amount=None, reference=None, at=None), at
+        raise _Untold
 
     def _may_be(self, payment: Payment, answer: Answer) -> bool:
-        """A charge under our reference is this payment's unless it is another's, or a sale of long before."""
+        """A charge under our reference is this payment's unless it is another's, or a sale of long before.
+
+        One of before is this payment's where the journal has lost it, but not where it may have left by compaction.
+        """
         if self._is_of_another(payment, answer):
             return False
-        early = payment.created_at - timedelta(seconds=self._settings.answer_skew)
-        return answer.at is None or answer.at >= early or answer.amount == payment.amount
+        skew = timedelta(seconds=self._settings.answer_skew)
+        if answer.at is None or answer.at >= payment.created_at - skew:
+            return True
+        kept_since = self._journal.kept_since
+        return answer.amount == payment.amount and (kept_since is None or answer.at > kept_since + skew)
 
     def _proof(self, payment: Payment, asked_at: datetime) -> Sought:
         """A host takes a request for as long as its date is near: once that is over, none can arrive any more."""
@@ -267,7 +285,8 @@ class Asking:
     def _check_parent(self, call: str, payment: Payment, answer: Answer) -> None:
         charge = self._journal.payment(payment.parent)
         effect = Happened.CANCELED if payment.kind is Kind.CANCEL else Happened.REFUNDED_IN_PART
-        if answer.happened is Happened.APPROVED and effect not in PAYMENT.table[charge.state]:
+        learned = payment.kind is Kind.CANCEL and charge.state is State.CANCELED  # by a look-up, meanwhile
+        if answer.happened is Happened.APPROVED and effect not in PAYMENT.table[charge.state] and not learned:
             raise HostAnswerInvalid(call, "status", f"the charge is {charge.state} already")
         others = [other for other in self._journal.concerning(charge) if other.id != payment.id]
         if answer.refund_id and answer.refund_id in {other.refund_id for other in others}:

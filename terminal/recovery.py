@@ -54,6 +54,8 @@ class Sought(StrEnum):
     """The host has nothing; something that was sent may still arrive. So is a payment that was never sent."""
     NONE = "none"
     """The host has nothing, and nothing can arrive any more."""
+    UNTOLD = "untold"
+    """The host was asked, and what it has does not tell whether this payment is among it."""
     FOUND = "found"
     """The host has it, as the journal now says."""
 
@@ -146,6 +148,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_REFUND, _SENT, Act.SEND, remembered=True),
     Rule(_REFUND, _SENT, Act.LOOK_UP, lookup=True, sought=Sought.NOT_YET),
     Rule(_REFUND, _SENT, Act.GIVE_UP, sought=Sought.NONE),
+    Rule(_REFUND, _SENT, Act.WAIT, sought=Sought.NONE_YET),
     Rule(_REFUND, _SENT, Act.ASK_PERSON),
     # A cancel may be repeated for ever: a second one gives the same answer.
     Rule(_CANCEL, _SENT, Act.SEND),
@@ -231,8 +234,8 @@ def conclude(
     """What is written of a reply.
 
     ``sent_before``: an earlier attempt may have reached the host. ``owed``: the payment undoes another one, and is
-    not given up because there was no connection, or the host would not judge it now. ``offline``: without one, it
-    may be approved here.
+    not given up because there was no connection, or the host would not judge it now; nor is one that was approved
+    here. ``offline``: without a connection, it may be approved here.
     """
     if reply is Reply.APPROVED_IN_PART and payment.accept_partial:
         reply = Reply.APPROVED
@@ -242,5 +245,7 @@ def conclude(
         return Happened.SILENT
     if reply is Reply.UNREACHABLE and offline and not sent_before:
         return Happened.STORED
+    if reply is Reply.REFUSED and payment.state is State.FORWARDING and not sent_before:
+        return Happened.UNREACHABLE  # the host would not judge it now: the goods are out, and it is sent again
     meaning = MEANINGS[reply]
     return meaning.again if sent_before else meaning.first

@@ -59,13 +59,14 @@ class Resolver:
         self._tried: defaultdict[str, float] = defaultdict(lambda: -math.inf)
         self._tries: dict[str, int] = {}
         self._alarmed: set[tuple[str, bool]] = set()
+        self._unanswered: set[str] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
         self._refunds: dict[str, datetime] = {}
         exchange.on_refund = self._watch
-        now = clock.now()
+        now, alive = clock.now(), journal.last_at
         for payment in journal.begun_since(now - timedelta(seconds=REFUND_CHECKS[-1])):
             if payment.kind is Kind.REFUND:
-                self._watch(payment)
+                self._watch(payment, since=alive)
 
     async def round(self) -> None:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
@@ -95,10 +96,12 @@ class Resolver:
         return max(0.0, min(waits), self._silence()) if waits else None
 
     def wake(self) -> None:
-        """The host answers: all is due."""
+        """The host answers: due is whatever it did not answer before. What it did answer waits for its time."""
         self._quiet = None
         self._tries.pop("", None)
-        self._due.clear()
+        for payment_id in self._unanswered:
+            self._due.pop(payment_id, None)
+        self._unanswered.clear()
 
     async def everything(self) -> list[Payment]:
         """A step of every open payment at once, due or not; the payments as they stand then."""
@@ -130,8 +133,10 @@ class Resolver:
         except JournalError:
             raise
         except TillError:  # the terminal cannot pay now, or no keys are to be had
+            self._unanswered.add(payment_id)
             self._fall_silent()
         if self._exchange.silent > silent:
+            self._unanswered.add(payment_id)
             self._fall_silent()
 
     async def _go_on(self, payment_id: str) -> None:
@@ -206,10 +211,13 @@ class Resolver:
 
     # -- refunds that the host fails later ----------------------------------------------------------------------
 
-    def _watch(self, refund: Payment) -> None:
-        """One of before the start is late for some of its checks, and gets the next at once."""
+    def _watch(self, refund: Payment, since: datetime | None = None) -> None:
+        """``since``: until then the terminal was there, and made the checks that came before."""
         if self._settings.host.offers_lookup and refund.state is State.APPROVED:
-            self._refunds[refund.id] = refund.created_at + timedelta(seconds=REFUND_CHECKS[0])
+            moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
+            later = [moment for moment in moments if since is None or moment > since]
+            if later:
+                self._refunds[refund.id] = later[0]
 
     def _refunds_due(self) -> list[str]:
         now = self._clock.now()

@@ -13,9 +13,10 @@ from sim.host.ledger import Refund
 from sim.world import World
 from terminal.activation import Level
 from terminal.errors import HostRefused, PaymentRefused, TillError
+from terminal.events import Overdue
 from terminal.money import Amount
 from terminal.payment import Happened, Kind, State
-from tests.terminal.worlds import control, doubtful, paying
+from tests.terminal.worlds import Told, control, doubtful, paying
 
 TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")
@@ -102,6 +103,25 @@ def test_a_refund_that_the_host_has_forgotten_the_key_of_is_not_made_twice(make)
     (known, refunds), _ = paying(world, scenario)
     assert known.state is State.IN_DOUBT
     assert len(refunds) == 1
+
+
+def test_a_refund_that_nobody_can_tell_of_is_for_a_person_and_one_of_all_is_told_by_its_charge(make):
+    world = make(key_set_life=30 * DAY)
+
+    async def scenario(till):
+        told = Told(till)
+        for reference in ("a", "b"):
+            await till.charge(TWELVE_FIFTY, reference=reference, card=TYPED)
+        part, whole = till.journal.payments()
+        await doubtful(world, till.refund(part.charge_id, FOUR, reason="cold"), acted=True)
+        await doubtful(world, till.refund(whole.charge_id, reason="cold"), acted=True)
+        await asyncio.sleep(DAY)
+        known = await till.resolve()
+        return [payment.state for payment in known], [event.person for event in told[Overdue]]
+
+    (states, called), _ = paying(world, scenario)
+    assert states == [State.IN_DOUBT, State.APPROVED]
+    assert True in called
 
 
 def test_a_host_that_cannot_be_asked_leaves_an_old_charge_in_doubt_and_makes_no_second(make):
