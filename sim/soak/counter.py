@@ -20,6 +20,8 @@ from terminal.payment import Kind, Outcome, Payment, State
 from terminal.terminal import Terminal
 
 PIN = "1234"
+ASKS_AGAIN_AFTER = 10.0
+"""Seconds after which a till that was told that it is pending asks for the charge again."""
 TRY_UNDOING_EVERY = 20.0
 """Seconds."""
 STRIPES: Mapping[str, Card] = {
@@ -103,7 +105,7 @@ class Counter:
         sale = self.record.sales.get(step.reference)
         if sale is None:
             sale = self.record.sales[step.reference] = Sale(
-                step.reference, step.minor, step.currency, self.now(), step.hold, step.accept_partial
+                step.reference, step.minor, step.currency, self.now(), step.card, step.hold, step.accept_partial
             )
         stripe = STRIPES[step.card]
         self.reader.cards.clear()
@@ -138,6 +140,10 @@ class Counter:
             if not asking.done():
                 asking.cancel()
 
+        if sale.waits_until is not None and step.stays:
+            await asyncio.sleep(ASKS_AGAIN_AFTER)
+            await self._again(till, of.Again(reference=step.reference))
+
     async def _walk_out(self, till: Terminal, step: of.Charge, sale: Sale, asking: asyncio.Future[Payment]) -> None:
         self.history.add(self.now(), "shopper", "leaves", reference=step.reference, how=step.how)
         if step.how == "cancel" or not self._abandon(till, step.reference):
@@ -151,6 +157,7 @@ class Counter:
         if sale is None or (sale.left is not None and sale.saw is None):
             return
         self.reader.cards.clear()
+        self.reader.cards.append(STRIPES[sale.card])
         amount = Amount(step.minor or sale.minor, sale.currency)
         try:
             payment = await till.charge(

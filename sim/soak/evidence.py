@@ -9,7 +9,7 @@ from typing import Any
 
 from sim.soak.record import Record
 from terminal.journal import Record as Entry
-from terminal.payment import REVERSAL, Kind, Payment, State
+from terminal.payment import REVERSAL, UNRESOLVED, Kind, Payment, State
 
 SERVER_ERROR = 500
 STANDING = frozenset({"approved", "partially_refunded", "pending"})
@@ -69,7 +69,8 @@ class Evidence:
         called one, and the host's own word shows that it could do no more.
 
         Either it is too late to cancel, and the host has failed the refund that was to undo the charge. Or it has
-        answered a refund with a server error each time, and cannot be asked for a refund without its id.
+        answered a refund with a server error each time, and cannot be asked for a refund without its id. Or it
+        offers no look-ups at all, and has forgotten the key.
         """
         called = [payment for payment in self.payments if payment.id in self.record.for_a_person]
         found = set[str]()
@@ -78,6 +79,8 @@ class Evidence:
                 refunds = self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
                 if any(refund["reason"] == REVERSAL and refund["status"] == "failed" for refund in refunds):
                     found.add(payment.reference)
+            elif not self.lookup and payment.state in UNRESOLVED:
+                found.add(payment.reference)
             elif payment.kind is Kind.REFUND and payment.state is State.IN_DOUBT:
                 statuses = [one.status for one in self.record.judged if one.key == payment.id]
                 if 200 not in statuses and any(status >= SERVER_ERROR for status in statuses):

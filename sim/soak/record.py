@@ -24,6 +24,7 @@ class Sale:
     minor: int
     currency: str
     began: float
+    card: str = "visa"
     hold: bool = False
     accept_partial: bool = False
     waits_until: float | None = None

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
-from terminal import asking, cards, course, recovery
+from terminal import asking, cards, course, finding, recovery
 from terminal import terminal as terminal_module
 from terminal.events import CardRead
 from terminal.hosts.viopay import ViopayClient
@@ -69,11 +69,11 @@ def _on_retries(change: Callable[[ViopayClient, bytes, str], tuple[bytes, str]])
     """Other bytes, or another key, from the second sending of a charge on."""
     charge, sent = ViopayClient.charge, Counter[str]()
 
-    async def changed(self: ViopayClient, body: bytes, key: str, key_set_id: str | None) -> Any:
+    async def changed(self: ViopayClient, body: bytes, key: str, *more: Any) -> Any:
         sent[key] += 1
         if sent[key] > 1:
             body, key = change(self, body, key)
-        return await charge(self, body, key, key_set_id)
+        return await charge(self, body, key, *more)
 
     return mock.patch.object(ViopayClient, "charge", changed)
 
@@ -142,10 +142,8 @@ def belief_in_another_amount() -> AbstractContextManager[Any]:
 
 def doubt_without_effect() -> AbstractContextManager[Any]:
     """A charge that is in doubt is begun anew when it is asked for again."""
-    doubtful = terminal_module.WITHOUT_EFFECT | {State.IN_DOUBT, State.IN_FLIGHT}
-    return mock.patch.multiple(
-        terminal_module, WITHOUT_EFFECT=doubtful, GONE_ON_WITH=terminal_module.GONE_ON_WITH - doubtful
-    )
+    doubtful = finding.WITHOUT_EFFECT | {State.IN_DOUBT, State.IN_FLIGHT}
+    return mock.patch.object(finding, "WITHOUT_EFFECT", doubtful)
 
 
 def no_offline_limits() -> AbstractContextManager[Any]:
