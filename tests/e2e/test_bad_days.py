@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -311,52 +310,3 @@ class TestReadOnly:
             file.chmod(0o600)
         assert shop.charge("order", user=NOBODY).code == 0
         assert shop.taken("order") == 1
-
-
-def edited(shop: Shop, *statements: str) -> None:
-    """What a stranger does to the journal, in a process of its own."""
-    script = "import sqlite3, sys\ndb = sqlite3.connect(sys.argv[1])\n"
-    script += "for each in sys.argv[2:]: db.execute(each)\ndb.commit()"
-    subprocess.run([sys.executable, "-c", script, str(shop.home / JOURNAL_FILE), *statements], check=True)
-
-
-LAST = "WHERE seq = (SELECT max(seq) FROM records)"
-
-
-class TestAnotherJournal:
-    @pytest.mark.parametrize(
-        ("words", "error"),
-        [
-            (("PRAGMA user_version = 99",), "JournalTooNew"),
-            (("DROP TRIGGER records_stand", f"UPDATE records SET digest = x'00' {LAST}"), "JournalDamaged"),
-            (("DROP TRIGGER records_are_kept", f"DELETE FROM records {LAST}"), "JournalDamaged"),
-            (("UPDATE journal SET id = 'another'",), "JournalDamaged"),
-        ],
-        ids=["of a newer version", "with an edited end", "without its end", "of another terminal"],
-    )
-    def test_nothing_is_taken_with_it(self, shop: Shop, words: tuple[str, ...], error: str) -> None:
-        for number in range(4):
-            assert shop.charge(f"order-{number}").code == 0
-        edited(shop, *words)
-        refused = shop.charge("one-more")
-        assert (refused.code, refused.error) == (2, error)
-        assert refused.said[-1]["advice"]
-        assert shop.taken("one-more") == 0
-
-    @pytest.mark.parametrize("seq", [1, 4, 8])
-    def test_a_chain_that_is_broken_is_found_where_it_breaks(self, shop: Shop, seq: int) -> None:
-        for number in range(4):
-            assert shop.charge(f"order-{number}").code == 0
-        edited(shop, "DROP TRIGGER records_stand", f"UPDATE records SET at = '1999' WHERE seq = {seq}")
-        self.check_broken(shop, seq)
-
-    def test_and_where_a_record_is_missing(self, shop: Shop) -> None:
-        for number in range(4):
-            assert shop.charge(f"order-{number}").code == 0
-        edited(shop, "DROP TRIGGER records_are_kept", "DELETE FROM records WHERE seq = 4")
-        self.check_broken(shop, 4)
-
-    def check_broken(self, shop: Shop, seq: int) -> None:
-        verified = shop.days.till(shop.home, "journal", "--verify")
-        assert (verified.code, verified.error) == (2, "JournalDamaged")
-        assert f"record {seq}" in verified.complained
