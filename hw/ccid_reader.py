@@ -15,6 +15,7 @@ from collections.abc import Generator
 from typing import ClassVar, Final, Literal, TypeVar
 
 from hw import atr as reset
+from hw.apdu import Command
 from hw.atr import Atr, parse_atr
 from hw.card import ChipCard, EntryMode
 from hw.ccid import Icc, Kind, Message
@@ -34,6 +35,9 @@ PATIENCE: Final = 5.0
 """Seconds for a block: a card has 1.6 s until it must ask for more (BWI 4), and sends 258 bytes in 0.3 s."""
 VOLTAGES: Final = (1, 2, 3)
 """bPowerSelect: 5 V, 3 V, 1.8 V. EMV cards are of class A or AB, so the first is as good as always right."""
+
+GET_UID: Final = Command(0xFF, 0xCA, 0x00, 0x00, le=256)
+"""The reader's own command for a card's anticollision number (PC/SC part 3, section 3.2.2.1.3)."""
 
 Level = Literal["tpdu", "apdu"]
 Said = TypeVar("Said", bytes, None)
@@ -196,7 +200,11 @@ class CcidReader(Reader):
 
     async def _activated(self, channel: Channel, answer: bytes) -> ContactCard:
         if self.LEVEL == "apdu":
-            return ContactCard(self, channel, self.entry_mode, answer, None)
+            card = ContactCard(self, channel, self.entry_mode, answer, None)
+            if self.entry_mode is EntryMode.CONTACTLESS:
+                found = await card.transmit(GET_UID)
+                card.uid = found.data if found.ok else b""
+            return card
         atr = parse_atr(answer)
         protocol = self._protocol(atr)
         if atr.specific is None and protocol != atr.protocols[0]:

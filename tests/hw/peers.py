@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"nfc-list": "libnfc-bin"}
+PACKAGES = {"nfc-list": "libnfc-bin", "pcsc_scan": "pcsc-tools", "scriptor": "pcsc-tools"}
 """Debian packages that are not called as their program is."""
 
 
