@@ -27,6 +27,10 @@ NOISE: Final = b"\x00\x03\x06\x80\x04\x00\x02\x62\x50\x03"
 UNKNOWN_COMMAND: Final = 0x00
 
 
+NOTICES_KEPT: Final = 16
+"""Notices that wait for the next command; the oldest go beyond."""
+
+
 class Fault(StrEnum):
     """What may go wrong with one answer."""
 
@@ -81,7 +85,7 @@ class CcidEmulator:
         self._last = b""
         self._faults: deque[Fault] = deque()
         self._silent = False
-        self._notices: list[bytes] = []
+        self._notices: deque[bytes] = deque(maxlen=NOTICES_KEPT)
         self.seen: list[Message] = []
         """Every command that was understood, in order."""
 

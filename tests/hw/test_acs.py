@@ -93,7 +93,7 @@ def test_a_card_is_asked_over_every_line(
     place: Callable[..., object], slot: str, mode: EntryMode, uid: str, atr: bytes
 ) -> None:
     async def main() -> None:
-        async with place(slot) as emulated, open_reader(emulated.url) as reader:  # type: ignore[attr-defined]
+        async with place(slot) as emulated, open_reader(emulated.url) as reader:
             await emulated.reader.insert(Chip(atr))
             card = await reader.wait_for_card(10)
             assert (card.entry_mode, card.answer, card.uid.hex()) == (mode, atr, uid)

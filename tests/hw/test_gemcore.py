@@ -51,7 +51,7 @@ class Bench:
     async def card(self, atr: bytes = T1, *faults: Fault) -> ChipCard:
         """A card that was just inserted."""
         await self.emulator.insert(Chip(atr))
-        card = await self.reader.wait_for_card(10)  # type: ignore[assignment]
+        card = await self.reader.wait_for_card(10)
         assert isinstance(card, ChipCard)
         self.emulator.misbehave(*faults)
         return card
@@ -74,7 +74,7 @@ async def bench(options: str = "", *, echo: bool = False) -> AsyncIterator[Bench
 @pytest.mark.parametrize("atr", [T0, T1])
 def test_a_card_is_asked_over_every_line(place: Callable[..., object], echo: bool, atr: bytes) -> None:
     async def main() -> None:
-        async with place(echo=echo) as emulated, open_reader(emulated.url) as reader:  # type: ignore[attr-defined]
+        async with place(echo=echo) as emulated, open_reader(emulated.url) as reader:
             await emulated.reader.insert(Chip(atr))
             card = await reader.wait_for_card(10)
             assert (card.entry_mode, card.answer, card.uid) == (EntryMode.CHIP, atr, b"")
@@ -94,15 +94,15 @@ def test_the_driver_opens_asks_and_lets_go_with_the_frames_of_pcscd() -> None:
     async def main(atr: bytes) -> None:
         async with bench() as on:
             write = on.line._out.put
-            on.line._out.put = lambda data: (sent.append(data.hex()), write(data))[1]  # type: ignore[method-assign]
+            on.line._out.put = lambda data: (sent.append(data.hex()), write(data))[1]
             await on.reader.close()
             on.reader._channel = None
             await on.reader.open()
             await on.emulator.insert(Chip(atr))
-            on.reader._channel._seq = 0x0C - 1  # type: ignore[union-attr]
+            on.reader._channel._seq = 0x0C - 1
             card = await on.reader.wait_for_card(1)
-            on.reader._channel._seq = 0x2B  # type: ignore[union-attr]
-            await card.release()  # type: ignore[union-attr]
+            on.reader._channel._seq = 0x2B
+            await card.release()
 
     run(main(T0))
     assert sent == [
@@ -199,7 +199,7 @@ def test_the_same_faults_while_a_card_is_powered(fault: Fault, after: int) -> No
             await on.emulator.insert(Chip(T1))
             on.emulator.misbehave(*[Fault.SPLIT] * after, fault)
             card = await on.reader.wait_for_card(30)
-            assert (await card.transmit(SELECT)).data == FCI  # type: ignore[union-attr]
+            assert (await card.transmit(SELECT)).data == FCI
 
     run(main())
 
@@ -301,8 +301,8 @@ def test_a_card_whose_answer_to_reset_is_nonsense_is_let_go_of() -> None:
             chip = Chip(T0)
             await on.emulator.insert(chip)
             original, chip.atr = chip.atr, T0
-            on.emulator._half = lambda _chip: T0Card(chip)  # type: ignore[method-assign]
-            on.emulator._answer = _with_atr(on.emulator, b"\x3b\x60\x00")  # type: ignore[method-assign]
+            on.emulator._half = lambda _chip: T0Card(chip)
+            on.emulator._answer = _with_atr(on.emulator, b"\x3b\x60\x00")
             with pytest.raises(CardError, match="answer to reset breaks off"):
                 await on.reader.wait_for_card(5)
             assert on.kinds[-1] is Kind.POWER_OFF
@@ -423,7 +423,7 @@ def test_pulled_out_in_the_middle_and_back_under_the_same_name() -> None:
             wait = asyncio.create_task(on.reader.wait_for_card(5))
             fresh = await wait
             assert ReaderBack in on.events
-            assert (await fresh.transmit(SELECT)).data == FCI  # type: ignore[union-attr]
+            assert (await fresh.transmit(SELECT)).data == FCI
             await card.release()
             life.cancel()
 
@@ -514,12 +514,12 @@ def test_whatever_a_reader_says_only_errors_of_ours_come_out_and_nothing_hangs(
         chip = Chip(T0)
         emulator = Babbler(line, noise, honest)
         await emulator.insert(chip)
-        emulator._answer = _with_atr(emulator, atr)  # type: ignore[method-assign]
+        emulator._answer = _with_atr(emulator, atr)
         with suppress(ReaderError):
             async with asyncio.timeout(1000), in_memory("gemcore:///dev/ttyUSB0", emulator, line) as reader:
                 card = await reader.wait_for_card(100)
-                await card.transmit(SELECT)  # type: ignore[union-attr]
-                await card.release()  # type: ignore[union-attr]
+                await card.transmit(SELECT)
+                await card.release()
 
     run(main())
 
@@ -536,7 +536,7 @@ def test_a_card_that_says_anything_ends_in_an_answer_or_an_error(said: list[byte
             await on.emulator.insert(Nonsense(atr))
             card = await on.reader.wait_for_card(10)
             try:
-                answer = await card.transmit(SELECT)  # type: ignore[union-attr]
+                answer = await card.transmit(SELECT)
             except CardError:
                 return
             assert 0 <= answer.sw <= 0xFFFF
