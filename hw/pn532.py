@@ -40,8 +40,9 @@ POLLS: Final = ((TYPE_A, b""), (TYPE_B, ANY_APPLICATION))
 PRESENCE_TEST: Final = b"\x06"
 """Diagnose, test 6: whether the card still answers (section 7.2.1)."""
 
-POLL_PAUSE: Final = 0.25
-"""Seconds between two polls: a person does not notice, and the processor hardly does."""
+POLL_PAUSE: Final = 0.4
+"""Seconds between two polls: a person holds a card for longer, and a processor that serves one poll, some 1.3 ms
+of it when busy, spends less than half a percent on it."""
 
 POLL_TIMEOUT: Final = 1.0
 """Seconds for a poll: anticollision, and activation of a card that takes its time (ISO/IEC 14443-4: 65 ms)."""

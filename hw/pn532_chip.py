@@ -93,7 +93,7 @@ class Chip:
         try:
             for number, ack_timeout in enumerate(ack_timeouts):
                 self._wire.counts.retries += number > 0
-                self._wire.discard()  # an answer that nobody waited for is not the answer to this
+                self._wire.drop()  # an answer that nobody waited for is not the answer to this
                 await self._wire.send(frame)
                 first = await self._first(code, what, ack_timeout)
                 if first is not None:
@@ -126,7 +126,7 @@ class Chip:
         deadline, spoiled = clock() + timeout, 0
         for _ in range(MAX_STRAYS):
             if _answers(frame, code):
-                return frames.parse(frame)[2:]
+                return frames.payload(frame)[2:]
             if frame == frames.ERROR:
                 raise ProtocolError(f"{self.name}: the chip does not know {what}")
             if frame == frames.BROKEN and spoiled < TRIES:

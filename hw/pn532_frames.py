@@ -199,6 +199,11 @@ def parse(frame: bytes) -> bytes:
     return payload
 
 
+def payload(frame: bytes) -> bytes:
+    """The payload of a frame that a `Framer` gave, which has checked it."""
+    return frame[8 if frame[3:5] == b"\xff\xff" else 5 : -2]
+
+
 def command(code: int, data: bytes = b"", *, extended: bool = False) -> bytes:
     """The frame of a command to the chip."""
     return build(bytes((FROM_HOST, code)) + data, extended=extended)

@@ -110,7 +110,7 @@ class Pn532Emulator:
             self._job = None
 
     async def _obey(self, frame: bytes) -> None:
-        payload = frames.parse(frame)
+        payload = frames.payload(frame)
         if payload[0] != frames.FROM_HOST:
             return
         self._drop_job()

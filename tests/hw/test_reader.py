@@ -329,7 +329,7 @@ def test_addresses(url: str, driver: str, line: str, options: dict[str, str]) ->
         ("magstripe://[::1", BadAddress, "Invalid IPv6"),
         ("magstripe:///dev/ttyS1?baud", BadAddress, "bad query field"),
         ("magstripe:///dev/ttyS1?format=hex", BadAddress, "format is one of auto, magtek, idtech, uic"),
-        ("punchcard:///dev/ttyS1", NotSupported, r"no driver named 'punchcard' \(there are: magstripe\)"),
+        ("punchcard:///dev/ttyS1", NotSupported, r"no driver named 'punchcard' \(there are: .*magstripe"),
     ],
 )
 def test_addresses_that_are_none(url: str, error: type[ReaderError], why: str) -> None:

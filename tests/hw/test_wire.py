@@ -162,3 +162,17 @@ def test_a_sealed_card_shows_its_masked_pan_alone():
         entry_mode=EntryMode.CONTACTLESS,
     )
     assert repr(card) == "SealedCard(476173******0119)"
+
+
+def test_what_was_not_taken_is_dropped_without_a_flush():
+    async def main() -> None:
+        link = Told()
+        wire = Wire(link, Brackets(), LANGUAGE)
+        link.coming.put_nowait(b"(a)(b)(half")
+        assert await wire.receive(1.0, "nothing") == b"(a)"
+        link.coming.put_nowait(b"of it)")
+        wire.drop()
+        link.coming.put_nowait(b"(whole)")
+        assert await wire.receive(1.0, "nothing") == b"(whole)"
+
+    run(main())
