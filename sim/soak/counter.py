@@ -82,6 +82,9 @@ class Counter:
             del self.abandoned[reference]
         for reference, step in tuple(self.asked_again.items()):
             del self.asked_again[reference]
+            sale = self.record.sales[reference]
+            if sale.saw is None:
+                sale.left = None  # whatever has just been heard of it: they wait
             await self.serve(till, step)
         for undone in tuple(self.left_undone):
             del self.left_undone[undone]
