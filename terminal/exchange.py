@@ -70,7 +70,8 @@ class Exchange:
         self._refund_request = refund_request
         self._changed = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
-        self._last_at, self._follows_another = journal.last_at, journal.seq > 0
+        self._last_at = journal.last_at
+        self._may_lack = journal.may_lack(timedelta(seconds=settings.host.idempotency_life))
         self.on_refund: Callable[[Payment], None] = lambda refund: None
         """Told of every refund that changed."""
         self.heard = 0
@@ -150,18 +151,23 @@ class Exchange:
         It is always the same one: a terminal that was set back to an older journal collides with what it has done
         since, and the host tells it so, rather than doing the same twice.
         """
-        name = f"{kind}\n{of}\n{self._journal.count(kind, of)}"
-        return hmac.new(self._journal.id.encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+        ordinal = self._journal.count(kind, of)
+        while self._journal.knows(found := self._name(f"{kind}\n{of}\n{ordinal}")):
+            ordinal += 1  # earlier ones have left by compaction, and this one has not
+        return found
+
+    def _name(self, of: str) -> str:
+        return hmac.new(self._journal.id.encode(), of.encode(), hashlib.sha256).hexdigest()[:32]
 
     @property
     def wary(self) -> bool:
         """The host may know payments that this journal does not, and may have forgotten their keys.
 
-        So it is where the last record was older than the host's memory when this began, or the journal was new and
-        follows another: a new reference is looked up before it is sent.
+        So it is where the journal follows a damaged one, or nothing was written for longer than the host's memory,
+        lately or until this began: a new reference is looked up before it is sent.
         """
-        if self._last_at is None:
-            return self._follows_another
+        if self._may_lack or self._last_at is None:
+            return self._may_lack
         up = timedelta(seconds=asyncio.get_running_loop().time() - self._began)
         return self._clock.now() - up - self._last_at > timedelta(seconds=self._settings.host.idempotency_life)
 

@@ -13,12 +13,13 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from terminal import journal_gaps
 from terminal.clock import Random, parse_rfc3339, rfc3339, system_random
 from terminal.disk import REAL, Disk
 from terminal.errors import JournalDamaged, JournalError, JournalUnwritable
@@ -244,9 +245,28 @@ class Journal:
         with self._store.damage:
             return parse_rfc3339(self._store.tables.last_at) if self._store.tables.last_at else None
 
+    def may_lack(self, memory: timedelta) -> bool:
+        """Whether it may lack payments of more than ``memory`` ago: it follows a damaged journal, or nothing was
+        written for longer than that, as where an old copy of it was put back."""
+        self._store.fresh()
+        with self._store.damage:
+            db = self._store.db
+            return journal_gaps.follows_another(db) or journal_gaps.longest_rest(db) > memory
+
+    @property
+    def kept_since(self) -> datetime | None:
+        """What ended before this has left by compaction; None where nothing has."""
+        self._store.fresh()
+        with self._store.damage:
+            return journal_gaps.kept_since(self._store.db)
+
     def payment(self, payment_id: str) -> Payment:
         """One payment by our id; raises JournalError where there is none."""
         return self._required(payment_id).payment
+
+    def knows(self, payment_id: str) -> bool:
+        """Whether there is a payment of this id."""
+        return self._known(payment_id) is not None
 
     def charge_by_reference(self, reference: str) -> Payment | None:
         """The charge of this reference that has, or may yet have, an effect; else the last one without."""

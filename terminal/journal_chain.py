@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from terminal.errors import IllegalEvent
-from terminal.payment import OPEN, PAYMENT, TAKEN, Happened, Outcome, Payment, State
+from terminal.payment import PAYMENT, SENT_FROM_HERE, TAKEN, Happened, Outcome, Payment, State
 
 
 class Care(StrEnum):
@@ -192,7 +192,7 @@ def fold(known: dict[str, Known], record: Record) -> None:
 
 def stepped(earlier: Known, payment: Payment, mark: Mark | None) -> Known:
     """What is known of a payment after an event that made it ``payment``."""
-    kept = (mark or earlier.mark) if payment.state in OPEN else None
+    kept = (mark or earlier.mark) if payment.state in SENT_FROM_HERE else None
     return Known(earlier.begun, payment, kept, earlier.news or is_news(earlier.payment, payment))
 
 

@@ -232,6 +232,10 @@ UNRESOLVED = frozenset({State.IN_FLIGHT, State.IN_DOUBT, State.PENDING, State.AB
 OPEN = UNRESOLVED | {State.REVERSING, State.HELD, State.OFFLINE, State.FORWARDING}
 """Something is still to be done, and recovery goes on with it."""
 
+SENT_FROM_HERE = frozenset({State.IN_FLIGHT, State.IN_DOUBT, State.ABANDONED, State.OFFLINE, State.FORWARDING})
+"""Its sealed request may have to be sent again. In every other state the host has answered: nothing of the card may
+be kept any more, however long the payment stays open (PCI DSS 3.3.1)."""
+
 WITHOUT_EFFECT = frozenset({State.NEW, State.DECLINED, State.REFUSED, State.WITHDRAWN})
 """No money moved and none will: the same reference may be tried again."""
 
@@ -334,14 +338,14 @@ def effect_on_charge(child: Payment, charge: Payment) -> tuple[Happened, int] | 
     ``refunded``. None where it does nothing. Both are written in one commit.
     """
     if child.state is State.APPROVED and child.kind is Kind.CANCEL:
-        return Happened.CANCELED, charge.refunded
+        return None if charge.state is State.CANCELED else (Happened.CANCELED, charge.refunded)
     if child.state is State.APPROVED and child.kind is Kind.REFUND:
         refunded = charge.refunded + child.amount.minor
         whole = charge.approved is not None and refunded == charge.approved.minor
         return (Happened.REFUNDED if whole else Happened.REFUNDED_IN_PART), refunded
     if child.state is State.FAILED:
         refunded = charge.refunded - child.amount.minor
-        if child.reference == REVERSAL:
+        if charge.state in (State.REVERSED, State.REVERSING):
             return Happened.REVERSAL_FAILED, refunded
         return (Happened.REFUND_FAILED_IN_PART if refunded else Happened.REFUND_FAILED), refunded
     return None

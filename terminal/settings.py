@@ -141,6 +141,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
                 raise SettingsError(f"{name}: {value} is not between {low} and {high}")
         if self.retention_days and not 7 <= self.retention_days <= 36_500:
             raise SettingsError(f"retention_days: {self.retention_days} is neither 0 nor between 7 and 36500")
+        if self.retention_days and self.retention_days * 86_400 < self.host.idempotency_life:
+            raise SettingsError("retention_days: payments have to stay for host.idempotency_life at least")
         for currency, limit in self.max_amounts.items():
             try:
                 Amount(limit, currency)

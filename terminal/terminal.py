@@ -169,15 +169,22 @@ class Terminal:
     async def refund(self, charge_id: str, amount: Amount | None = None, *, reason: str) -> Payment:
         """Give back ``amount`` of an approved charge, or all that is left of it.
 
-        Raises PaymentRefused for a charge that is not ours or not approved, or for more than is left.
+        Raises PaymentRefused for a charge that is not ours or not approved, for more than is left, and while it
+        is not known whether the charge is canceled.
         """
         async with self._turn:
             charge = finding.charge_by_id(self.journal, charge_id)
-            if self._exchange.wary and self.settings.host.offers_lookup:
+            if finding.open_child(self.journal, charge, Kind.CANCEL) is not None:
+                raise PaymentRefused(
+                    f"the outcome of a cancel of charge {charge_id} is not known yet",
+                    advice="Ask for the cancel again to learn it, then refund what still stands.",
+                )
+            unknown = finding.open_child(self.journal, charge, Kind.REFUND)
+            if unknown is None and self._exchange.wary and self.settings.host.offers_lookup:
                 await self._be_ready()
                 charge = await self._exchange.compared(charge)
             given_back = finding.refundable(charge, amount)
-            if (unknown := finding.open_child(self.journal, charge, Kind.REFUND)) is not None:
+            if unknown is not None:
                 if unknown.amount != given_back:
                     raise PaymentRefused(
                         f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
@@ -275,7 +282,8 @@ class Terminal:
 
     async def resolve(self) -> list[Payment]:
         """Go on with every open payment, oldest first, one step each; the payments as they stand then."""
-        await self._be_ready()
+        async with self._turn:
+            await self._be_ready()
         return await self.resolver.everything()
 
     async def outcome(self, payment_id: str, timeout: float | None = None) -> Payment:

@@ -144,7 +144,22 @@ def test_a_refund_that_fails_later_gives_its_amount_back_to_the_charge():
     assert effect_on_charge(refund, charge) == (Happened.REFUND_FAILED_IN_PART, 750)
     whole = replace(refund, amount=Amount(1250, "EUR"))
     assert effect_on_charge(whole, charge) == (Happened.REFUND_FAILED, 0)
-    assert effect_on_charge(replace(whole, reference="reversal"), charge) == (Happened.REVERSAL_FAILED, 0)
+    assert effect_on_charge(replace(whole, reference="reversal"), charge) == (Happened.REFUND_FAILED, 0)
+    undone = replace(charge, state=State.REVERSED)
+    assert effect_on_charge(replace(whole, reference="reversal"), undone) == (Happened.REVERSAL_FAILED, 0)
+
+
+def test_a_cancel_of_what_a_look_up_found_canceled_ends_and_changes_nothing():
+    charge = replace(CHARGE, state=State.CANCELED)
+    cancel = replace(CHARGE, kind=Kind.CANCEL, state=State.APPROVED)
+    assert effect_on_charge(cancel, charge) is None
+
+
+@pytest.mark.parametrize(("sent_before", "happened"), [(False, Happened.UNREACHABLE), (True, Happened.SILENT)])
+def test_what_was_approved_here_is_not_lost_because_the_host_would_not_judge_it_now(sent_before, happened):
+    forwarding = replace(CHARGE, state=State.FORWARDING)
+    assert conclude(forwarding, Reply.REFUSED, sent_before=sent_before) is happened
+    assert conclude(forwarding, Reply.DISPROVED, sent_before=sent_before) is Happened.REFUSED
 
 
 def _acts(payment, seen):

@@ -124,7 +124,7 @@ def key_of(journal, path, payment):
     return key
 
 
-@pytest.mark.parametrize("end", ["approved", "declined", "sealed again", "stored"])
+@pytest.mark.parametrize("end", ["approved", "declined", "held", "reversing", "sealed again", "stored"])
 def test_neither_envelope_nor_key_is_anywhere_once_they_are_not_needed(path, end):
     with closing(Journal.create(path, "j1")) as journal:
         begun = journal.begin(charge(), SealedRequest("ks_1", ENVELOPE))
@@ -136,6 +136,11 @@ def test_neither_envelope_nor_key_is_anywhere_once_they_are_not_needed(path, end
                 approve(journal, begun)
             case "declined":
                 journal.record(begun.id, Happened.DECLINED, NOON)
+            case "held":
+                journal.record(begun.id, Happened.HELD, NOON)
+            case "reversing":
+                journal.record(begun.id, Happened.LEFT, NOON)
+                journal.record(begun.id, Happened.APPROVED, NOON)
             case "sealed again":
                 journal.seal_again(begun.id, REQUEST, NOON)
             case _:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from terminal.errors import IllegalEvent, JournalDamaged, JournalError
 from terminal.journal import Care, Journal, SealedRequest
-from terminal.payment import OPEN, PAYMENT, Happened, Kind, State
+from terminal.payment import OPEN, PAYMENT, SENT_FROM_HERE, Happened, Kind, State
 from terminal.totals import Bucket, Total
 from tests.terminal.test_journal import NOON, REQUEST, approve, charge, copied, related
 
@@ -63,7 +63,27 @@ def test_every_open_state_is_unresolved_in_memory_and_in_the_table(journal, path
     assert [p.state for p in journal.unresolved()] == list(ways)
     with closing(reopened(journal, path)) as again:
         assert [p.state for p in again.unresolved()] == list(ways)
-        assert all(again.request(p.id) == REQUEST for p in again.unresolved())
+        kept = {p.state for p in again.unresolved() if again.request(p.id) == REQUEST}
+        assert kept == SENT_FROM_HERE
+
+
+def test_what_the_host_has_answered_is_not_kept_however_long_it_stays_open(journal, path):
+    """Nothing of the card after authorisation, not even sealed (PCI DSS 3.3.1)."""
+    ways = {
+        State.PENDING: (Happened.PENDING,),
+        State.HELD: (Happened.HELD,),
+        State.REVERSING: (Happened.LEFT, Happened.APPROVED),
+        State.APPROVED: (Happened.STORED, Happened.FORWARDED, Happened.APPROVED),
+    }
+    for number, way in enumerate(ways.values(), start=1):
+        payment = journal.begin(charge(number), REQUEST)
+        for happened in way:
+            assert journal.request(payment.id) == REQUEST
+            payment = journal.record(payment.id, happened, NOON)
+        assert journal.request(payment.id) is None
+    with closing(reopened(journal, path)) as again:
+        assert {again.payment(charge(number).id).state for number in range(1, 5)} == set(ways)
+        assert [again.request(charge(number).id) for number in range(1, 5)] == [None] * 4
 
 
 def test_payments_are_counted_by_kind_and_what_they_concern(journal, path):
@@ -180,8 +200,8 @@ def test_a_charge_that_is_owed_a_reversal_is_canceled_with_its_cancel(journal):
 
 def test_what_its_charge_does_not_know_is_written_of_neither(journal):
     paid = approve(journal, journal.begin(charge(1), REQUEST))
-    for number in (2, 3):
-        journal.begin(related(Kind.CANCEL, paid, 1250, number), None)
+    for number, kind in ((2, Kind.CANCEL), (3, Kind.REFUND)):
+        journal.begin(related(kind, paid, 1250, number), None)
     journal.record(f"{2:032x}", Happened.APPROVED, NOON)
     records = journal.verify()
     with pytest.raises(IllegalEvent):
@@ -228,7 +248,7 @@ def test_the_chain_knows_which_bytes_were_put_by(journal):
 def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("life") / "journal.db"
     journal = Journal.create(path, "j1")
-    known, late = {}, set()
+    known = {}
     for number, step, text in steps:
         payment = known.get(number)
         if step == "tidy":
@@ -240,8 +260,6 @@ def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
         elif step == "acknowledge":
             journal.acknowledge([payment.id])
         elif step in PAYMENT.table[payment.state]:
-            if payment.state not in OPEN:
-                late.add(payment.id)
             known[number] = journal.record(payment.id, step, NOON, message=text, charge_id=text)
     expected = sorted(known.values(), key=lambda p: journal.payments().index(p))
     outcomes = journal.outcomes()
@@ -252,11 +270,8 @@ def test_any_records_are_the_same_after_a_restart(tmp_path_factory, steps):
         assert again.payments() == expected
         assert again.outcomes() == outcomes
         assert again.unresolved() == [p for p in expected if p.state in OPEN]
-        for (
-            payment
-        ) in expected:  # one that was over, and is open again since the host had it all the same, has none
-            kept = again.request(payment.id) is not None
-            assert kept == (payment.state in OPEN and payment.id not in late)
+        for payment in expected:
+            assert (again.request(payment.id) is not None) == (payment.state in SENT_FROM_HERE)
         again.verify()
 
 

@@ -10,6 +10,7 @@ import pytest
 from hw.card import ManualCard
 from sim.host.config import HostConfig
 from sim.host.ledger import Refund
+from sim.network import Trip
 from sim.world import World
 from terminal.activation import Level
 from terminal.errors import HostRefused, PaymentRefused, TillError
@@ -359,14 +360,14 @@ def test_a_charge_is_not_canceled_over_a_refund_in_doubt(make):
     assert paying(world, scenario) == (State.APPROVED, [])
 
 
-def test_a_refund_granted_over_a_cancel_in_doubt_leaves_the_cancel_and_no_error(make, monkeypatch):
+def test_a_cancel_granted_over_somebodys_refund_stays_in_doubt_and_is_no_error(make, monkeypatch):
     """A host that grants both: the second is not believed, where it cannot follow on the first."""
     world = make()
 
     async def scenario(till):
         charge = await till.charge(TWELVE_FIFTY, reference="r", card=TYPED)
         await doubtful(world, till.cancel(charge.charge_id), acted=False)
-        await till.refund(charge.charge_id, FOUR, reason="cold")
+        till._exchange.happened(charge, Happened.REFUNDED_IN_PART)  # by the back office
         client = till._exchange._client
         granted = type("Granted", (), {"as_answer": lambda self: replace(fits, happened=Happened.APPROVED)})()
         fits = (await client.charge_by_id(charge.charge_id)).as_answer()
@@ -453,3 +454,62 @@ def test_a_device_that_was_unclaimed_stops_and_activates_again(make):
         return (await till.charge(TWELVE_FIFTY, reference="r", card=TYPED)).state
 
     assert paying(world, scenario) == (State.APPROVED, [])
+
+
+@pytest.mark.parametrize("acted", [True, False])
+def test_a_charge_is_not_refunded_over_a_cancel_in_doubt(make, acted):
+    world = make()
+
+    async def scenario(till):
+        paid = await till.charge(TWELVE_FIFTY, reference="r", card=TYPED)
+        await doubtful(world, till.cancel(paid.charge_id), acted=acted)
+        with pytest.raises(PaymentRefused, match="cancel"):
+            await till.refund(paid.charge_id, Amount(500, "EUR"), reason="broken")
+        await till.resolve()
+        return [payment.state for payment in till.journal.payments()]
+
+    assert paying(world, scenario) == ([State.CANCELED, State.APPROVED], [])
+
+
+def test_a_cancel_in_doubt_ends_also_where_a_look_up_has_found_the_charge_canceled(make):
+    world = make()
+
+    async def scenario(till):
+        pending = await till.charge(Amount(1240, "EUR"), reference="r", card=TYPED)
+        await doubtful(world, till.cancel(pending.charge_id), acted=True)
+        await till.charge(Amount(1240, "EUR"), reference="r", card=TYPED)  # looks the charge up, and not the cancel
+        await till.resolve()
+        return [payment.state for payment in till.journal.payments()]
+
+    assert paying(world, scenario, pending_wait=0) == ([State.CANCELED, State.APPROVED], [])
+
+
+def test_a_refund_whose_reason_reads_like_ours_is_noticed_when_it_fails(make):
+    world = make()
+
+    async def scenario(till):
+        paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
+        refund = await till.refund(paid.charge_id, reason="reversal")
+        await asyncio.sleep(120)
+        await till.resolver.round()
+        return till.journal.payment(paid.id).state, till.journal.payment(refund.id).state
+
+    assert paying(world, scenario) == ((State.APPROVED, State.FAILED), [])
+
+
+def test_resolving_renews_no_keys_in_the_middle_of_a_payment(make):
+    world = make()
+
+    async def scenario(till):
+        await asyncio.sleep(86_400 - 10)  # the keys end while the charge is on its way
+        world.network.trip = lambda request: Trip(back=14.0 if request.url.path == "/pos/charge" else 0.0)
+        world.network.requests.clear()
+        async with asyncio.TaskGroup() as tasks:
+            paying = tasks.create_task(till.charge(TWELVE_FIFTY, reference="r", card=TYPED))
+            await asyncio.sleep(12)
+            tasks.create_task(till.resolve())
+        return paying.result().state, world.network.paths()
+
+    (state, paths), found = paying(world, scenario)
+    assert (state, found) == (State.APPROVED, [])
+    assert paths == ["POST /pos/charge", "POST /pos/attest", "POST /pos/keys"]
