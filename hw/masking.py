@@ -53,8 +53,9 @@ def _track2(value: bytes) -> bytes:
     pan, separator, rest = text.partition("d")
     if not separator:
         return _blank(value)
-    kept, padding = rest[:7], "f" if text.endswith("f") else ""
-    return bytes.fromhex(_number(pan) + "d" + kept + "0" * (len(rest) - len(kept) - len(padding)) + padding)
+    data = rest.rstrip("f")
+    kept = data[:7] if data[:7].isdecimal() else ""
+    return bytes.fromhex(_number(pan) + "d" + kept.ljust(len(data), "0") + "f" * (len(rest) - len(data)))
 
 
 def _track1(value: bytes) -> bytes:

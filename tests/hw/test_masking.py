@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hw.masking import MASKS, masked_command, masked_objects, masked_pan, masked_response
@@ -60,6 +60,7 @@ def test_anything_is_masked_to_its_own_length(data):
 
 
 @given(st.sampled_from(sorted(MASKS)), st.binary(max_size=120))
+@example(0x57, b"\xd0\x0f")
 def test_any_value_of_a_masked_tag_keeps_its_length(tag, value):
     whole = Tlv(tag, value).encode()
     masked = masked_objects(whole)
