@@ -63,10 +63,10 @@ def characters(tpdu: bytes) -> Generator[bytes | None, int, bytes]:
                 sending, data = data[:size], data[size:]
                 byte = yield sending
             else:
+                if len(answer) == wanted:
+                    raise CardError("the card sends more than it was asked for", advice=_ADVICE)
                 for _ in range(min(size, wanted - len(answer))):
                     answer.append((yield b""))
-                if len(answer) > wanted:
-                    raise CardError("the card sends more than it was asked for", advice=_ADVICE)
                 byte = yield b""
         else:
             raise CardError(f"the card sends the procedure byte {byte:02X}h", advice=_ADVICE)

@@ -9,9 +9,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from hw.apdu import Command
+from hw.card import ChipCard
+from hw.ccid import Kind
 from hw.ccid_reader import CcidReader
-from hw.reader import open_reader
-from sim.reader.ccid import CcidEmulator
+from hw.reader import ReaderEvent, open_reader
+from sim.reader.ccid import CcidEmulator, Fault
+from sim.reader.gemcore import GemcoreEmulator
 from sim.reader.memory import MemoryLine
 
 T0, T1 = bytes.fromhex("3B600000"), bytes.fromhex("3BE000008131FE45EB")
@@ -63,3 +66,32 @@ async def in_memory(url: str, emulator: CcidEmulator, line: MemoryLine) -> Async
         finally:
             await line.close()
             await life
+
+
+class Bench:
+    """A driver, its emulator, and what happened."""
+
+    def __init__(self, reader: CcidReader, emulator: GemcoreEmulator, line: MemoryLine) -> None:
+        self.reader, self.emulator, self.line = reader, emulator, line
+        self.events: list[type[ReaderEvent]] = []
+        reader.on_event = lambda event: self.events.append(type(event))
+
+    async def card(self, atr: bytes = T1, *faults: Fault) -> ChipCard:
+        """A card that was just inserted."""
+        await self.emulator.insert(Chip(atr))
+        card = await self.reader.wait_for_card(10)
+        assert isinstance(card, ChipCard)
+        self.emulator.misbehave(*faults)
+        return card
+
+    @property
+    def kinds(self) -> list[Kind]:
+        return [message.kind for message in self.emulator.seen]
+
+
+@asynccontextmanager
+async def bench(options: str = "", *, echo: bool = False) -> AsyncIterator[Bench]:
+    line = MemoryLine()
+    emulator = GemcoreEmulator(line, echo=echo)
+    async with in_memory(f"gemcore:///dev/ttyUSB0{options}", emulator, line) as reader:
+        yield Bench(reader, emulator, line)

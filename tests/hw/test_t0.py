@@ -81,6 +81,10 @@ def test_a_card_that_sends_too_much_is_a_card_error() -> None:
     next(line)
     with pytest.raises(CardError, match="procedure byte 22h"):
         hear(line, "B01122")
+    line = characters(bytes.fromhex("00B0000001"))
+    next(line)
+    with pytest.raises(CardError, match="more than it was asked for"):
+        hear(line, "B011B0")
 
 
 @pytest.mark.parametrize(
