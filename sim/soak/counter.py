@@ -45,6 +45,8 @@ class Counter:
         """What else the power cut short: it is asked for once more, unless the terminal says how it ended."""
         self._serving: of.AnyStep | None = None
         self._undo_at = 0.0
+        self.news = True
+        """Something has happened to a payment since the terminal was last asked for outcomes."""
 
     async def serve(self, till: Terminal, step: of.AnyStep) -> None:
         """Do a step of the till's; raises what needs the program to be started anew."""
@@ -76,6 +78,7 @@ class Counter:
 
     async def come_up(self, till: Terminal) -> None:
         """What a till does first when it has come up: it says who has left, and asks again for who has not."""
+        self.news = True
         await self.hear(till)
         for reference in tuple(self.abandoned):
             self._abandon(till, reference)
@@ -94,7 +97,8 @@ class Counter:
     async def hear(self, till: Terminal) -> None:
         """Take the outcomes that the terminal has for its till, acknowledge them, undo what nobody saw."""
         now = self.now()
-        for payment in till.outcomes():
+        fresh, self.news = self.news, False
+        for payment in till.outcomes() if fresh else ():
             self._told(payment)
             till.acknowledge(payment.id)
         if self.record.undo and now >= self._undo_at:

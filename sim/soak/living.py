@@ -31,7 +31,7 @@ from terminal.terminal import Terminal
 
 ATTEMPTS_TO_OPEN = 8
 """Starts in a row that may fail while the disk is in trouble, before the disk is mended."""
-KEY_LIFE = 2 * 3600
+KEY_LIFE = 3600
 """Seconds that the host of a soak remembers an idempotency key: short, so that many are forgotten in a day."""
 EVENING = 3 * 3600.0
 """Seconds after the last trouble by which everything has to be resolved."""
@@ -173,6 +173,8 @@ class Life:
         async for event in heard:
             facts = events.as_dict(event)
             name = facts.pop("event")
+            if isinstance(event, events.PaymentChanged):
+                self.counter.news = True
             if isinstance(event, events.Overdue) and event.person:
                 self.record.for_a_person[event.payment_id] = None
             if name not in QUIET:

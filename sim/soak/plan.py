@@ -77,7 +77,7 @@ HELD: tuple[_After, ...] = (
 """After a charge that waits for the till; or nothing is heard of it."""
 
 BETWEEN: tuple[_After, ...] = (
-    _After(0.003, lambda r, d: (of.PowerOff(seconds=d.one((1.0, 30.0, 600.0))),)),
+    _After(0.002, lambda r, d: (of.PowerOff(seconds=d.one((1.0, 30.0, 600.0))),)),
     _After(0.002, lambda r, d: (of.Reopen(),)),
     _After(0.002, lambda r, d: (of.HostRestart(),)),
     _After(0.002, lambda r, d: (of.ClockJump(seconds=d.one((-90_000.0, -500.0, -40.0, 40.0, 500.0, 90_000.0))),)),
