@@ -4,7 +4,7 @@
     acs:///dev/ttyUSB0?slot=picc         the contactless interface (bSlot 0)
 
 The reader does T=0, T=1 and ISO/IEC 14443-4 by itself. Not driven here: the PN532 of an ACR122S, which takes its
-own commands inside APDUs (FF 00 00 00 Lc D4 ...); such an APDU goes through, and what to do with it is the caller's.
+own commands inside APDUs (FF 00 00 00 Lc D4 ...). Such an APDU goes through; what to do with it is the caller's.
 Nobody else's program speaks to these readers' emulator: what proves the frames are the examples in ACS's manuals.
 """
 

@@ -21,7 +21,7 @@ from tests.hw.peers import _end, program
 TWIN = Path("/usr/lib/pcsc/drivers/serial/libccidtwin.so")
 """The driver of GemPC and GemCore serial readers, in the package libccid."""
 RUN = Path("/run/pcscd")
-READY = 20.0
+READY = 60.0
 """Seconds for the daemon to have found its reader, on a machine with much else to do."""
 PACKAGES = "apt-get install pcscd libccid pcsc-tools"
 
