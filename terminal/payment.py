@@ -341,7 +341,7 @@ def effect_on_charge(child: Payment, charge: Payment) -> tuple[Happened, int] | 
         return None if charge.state is State.CANCELED else (Happened.CANCELED, charge.refunded)
     if child.state is State.APPROVED and child.kind is Kind.REFUND:
         refunded = charge.refunded + child.amount.minor
-        whole = charge.approved is not None and refunded == charge.approved.minor
+        whole = refunded == (charge.approved or charge.amount).minor  # nobody may have told what was approved
         return (Happened.REFUNDED if whole else Happened.REFUNDED_IN_PART), refunded
     if child.state is State.FAILED:
         refunded = charge.refunded - child.amount.minor

@@ -162,6 +162,12 @@ def test_what_was_approved_here_is_not_lost_because_the_host_would_not_judge_it_
     assert conclude(forwarding, Reply.DISPROVED, sent_before=sent_before) is Happened.REFUSED
 
 
+def test_a_reversal_of_what_was_never_told_to_be_approved_is_whole():
+    charge = replace(CHARGE, state=State.REVERSING)
+    refund = replace(CHARGE, kind=Kind.REFUND, reference="reversal", state=State.APPROVED)
+    assert effect_on_charge(refund, charge) == (Happened.REFUNDED, 1250)
+
+
 def _acts(payment, seen):
     return decide(payment, seen) is not Act.REST
 
