@@ -20,17 +20,17 @@ SEARCHES: tuple[Bounds, ...] = (
     Bounds("second attempt", declines=True, attempts=2),
     Bounds("offline", offline=True, declines=True),
     Bounds("offline, no look-up", offline=True, lookup=False, person=True),
-    Bounds("settled", settles=True, unfit=False, person=True),
-    Bounds("settled, wrong answers", settles=True, cuts=False, person=True),
-    Bounds("settled, no look-up", settles=True, lookup=False, unfit=False, person=True),
+    Bounds("settled", settles=True, unfit=0, person=True),
+    Bounds("settled, wrong answers", settles=True, unfit=2, cuts=False, person=True),
+    Bounds("settled, no look-up", settles=True, lookup=False, unfit=0, person=True),
     Bounds("back office", office=True),
     Bounds("keys rotated", rotates=True, forgets=False),
     Bounds("revoked", revokes=True, forgets=False),
     Bounds("errors", errors=True),
     Bounds("errors, no look-up", errors=True, lookup=False, person=True),
-    Bounds("refunds", asks=("cancel", "refund"), settles=True, unfit=False, person=True),
+    Bounds("refunds", asks=("cancel", "refund"), settles=True, unfit=0, person=True),
     Bounds("refund fails", asks=("refund",), refund_fails=1, person=True),
-    Bounds("reversal fails", settles=True, refund_fails=1, unfit=False, person=True),
+    Bounds("reversal fails", settles=True, refund_fails=1, unfit=0, person=True),
 )
 """By default one request is under way at a time, besides its copy."""
 

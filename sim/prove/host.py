@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sim.prove.states import Age, Booked, Bounds, Known, Move, Packet, Said, World
+from sim.prove.states import UNKNOWN, Age, Booked, Bounds, Known, Move, Packet, Said, World
 from terminal.payment import Kind
 
 APPROVED, DECLINED, PENDING, CANCELED = "approved", "declined", "pending", "canceled"
@@ -81,7 +81,9 @@ def _refund(world: World, packet: Packet) -> Iterator[tuple[Said, World]]:
     if charge.status != APPROVED or charge.refunded + packet.amount > charge.amount:
         yield REFUSED, world
     else:
-        after = charge._replace(refunded=charge.refunded + packet.amount, last_refund=packet.amount)
+        after = charge._replace(
+            refunded=charge.refunded + packet.amount, last_refund=packet.amount, last_key=packet.key
+        )
         yield Said(APPROVED, packet.charge, packet.amount), change(world, packet.charge, after)
 
 
@@ -117,8 +119,8 @@ def by_itself(world: World, bounds: Bounds) -> Iterator[tuple[Move, World]]:
         if charge.status == APPROVED and not charge.settled and bounds.settles:
             yield Move("host settles", number, fault=True), change(world, number, charge._replace(settled=True))
         if charge.last_refund and world.spent < bounds.refund_fails:
-            after = charge._replace(refunded=charge.refunded - charge.last_refund, last_refund=0)
-            failed = change(world, number, after)._replace(failing=True, spent=world.spent + 1)
+            after = charge._replace(refunded=charge.refunded - charge.last_refund, last_refund=0, last_key=UNKNOWN)
+            failed = change(world, number, after)._replace(failing=charge.last_key, spent=world.spent + 1)
             yield Move("host fails a refund", number, fault=True), failed
         if charge.stands and not charge.settled and not charge.refunded and bounds.office:
             after = charge._replace(status=CANCELED, by_others=True)

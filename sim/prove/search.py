@@ -85,7 +85,7 @@ class Search:
                     return self._result(level, len(rests), complete=False, found=self._trace(number, wrong))
             onward.append(owed)
             number += 1
-        stuck = _without_a_way(onward, rests)
+        stuck = without_a_way(onward, rests)
         found = self._trace(stuck, "from here nothing ever comes to rest") if stuck is not None else None
         return self._result(level, len(rests), complete=True, found=found)
 
@@ -123,14 +123,14 @@ class Search:
         return Result(self.bounds, len(self._worlds), self._transitions, level, rests, complete, found)
 
 
-def _without_a_way(onward: list[list[int]], rests: list[int]) -> int | None:
-    """The first state from which no way leads to a rest; None where there is none. Searched backwards."""
+def without_a_way(onward: list[list[int]], ends: list[int]) -> int | None:
+    """The first state from which no way leads to one of the ends; None where there is none. Searched backwards."""
     back: list[list[int]] = [[] for _ in onward]
     for number, others in enumerate(onward):
         for other in others:
             back[other].append(number)
     reached = bytearray(len(onward))
-    waiting = list(rests)
+    waiting = list(ends)
     for number in waiting:
         reached[number] = 1
     while waiting:

@@ -83,6 +83,12 @@ class _Journal:
     def count(self, _kind: Kind, _of: str) -> int:
         return len(self.rows)
 
+    def knows(self, _payment_id: str) -> bool:
+        return False  # the search numbers payments by itself
+
+    def may_lack(self, _memory: timedelta) -> bool:
+        return False  # wariness is what a search is told
+
 
 class Shipped:
     """The terminal's judgement in any state of the search."""

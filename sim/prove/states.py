@@ -15,6 +15,9 @@ from terminal.payment import Kind
 WHOLE = 2
 """What a charge is asked for; 1 is a part of it."""
 
+ANY = -1
+"""Of how often something may happen: any number of times."""
+
 UNKNOWN = -1
 """Of a charge's number at the host: the terminal does not know it."""
 
@@ -48,7 +51,9 @@ class Booked(NamedTuple):
     settled: bool = False
     refunded: int = 0
     last_refund: int = 0
-    """The part of it that can still fail."""
+    """The part of it that can still fail,"""
+    last_key: int = UNKNOWN
+    """and its key."""
     by_others: bool = False
     """The back office has canceled it."""
 
@@ -142,8 +147,8 @@ class World(NamedTuple):
     """The oldest key set that the host still takes."""
     blocked: bool = False
     """The device is revoked."""
-    failing: bool = False
-    """A refund has failed since, and the terminal has not been told."""
+    failing: int = UNKNOWN
+    """The key of a refund that has failed since, of which the terminal has not been told."""
     # The till and the shopper.
     left: bool = False
     shown: Shown = Shown.NOTHING
@@ -152,6 +157,8 @@ class World(NamedTuple):
     """``undo``: the approval came after the shopper had left. ``asked``: the till took it back of its own."""
     spent: int = 0
     """How many refunds the host has failed."""
+    wrong: int = 0
+    """How many answers came for another amount, where they are counted."""
     # Time.
     fresh: bool = False
     """Something that was sent may still arrive."""
@@ -204,8 +211,8 @@ class Bounds(NamedTuple):
     """The host may approve a part."""
     pending: bool = False
     declines: bool = False
-    unfit: bool = True
-    """Answers may come for another amount."""
+    unfit: int = ANY
+    """How many answers may come for another amount."""
     errors: bool = False
     """The host may answer 5xx, before or after it acted, and keep that answer under the key."""
     settles: bool = False

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sim.prove import host, records
 from sim.prove.courses import IDLE, Courses, Input, Start
 from sim.prove.shipped import OTHER_AMOUNT, Shipped
-from sim.prove.states import UNKNOWN, Age, Bounds, Move, Packet, Said, World
+from sim.prove.states import ANY, UNKNOWN, Age, Bounds, Move, Packet, Said, World
 from terminal.course import Begin, Do, Heard, Mended, Read, Write
 from terminal.payment import OPEN, OUTCOMES, Happened, Kind, Payment, State
 from terminal.recovery import Act, Reply, Sought
@@ -79,18 +79,14 @@ class Terminal:
 
     def _learn(self, world: World) -> Iterator[Step]:
         """What is looked after between payments: refunds that the host has failed since."""
-        if not world.failing:
+        slot = world.failing
+        if slot == UNKNOWN or slot >= len(world.journal) or world.journal[slot].state is not State.APPROVED:
             return
-        for slot, record in enumerate(world.journal):
-            if record.kind is Kind.REFUND and record.state is State.APPROVED:
-                journal = records.written(
-                    world.journal, self._payment(world, slot), Happened.FAILED, {}, world.keys, self.bounds
-                )
-                yield Step(
-                    Move("terminal learns that a refund failed", slot),
-                    world._replace(journal=journal, failing=False),
-                )
-                return
+        payment = self._payment(world, slot)
+        journal = records.written(world.journal, payment, Happened.FAILED, {}, world.keys, self.bounds)
+        yield Step(
+            Move("terminal learns that a refund failed", slot), world._replace(journal=journal, failing=UNKNOWN)
+        )
 
     # -- a course -------------------------------------------------------------------------------------------
 
@@ -131,7 +127,8 @@ class Terminal:
         if ended is not None and ended.kind is not Kind.CHARGE:
             world = world._replace(asking=False)
             if self._came_to_nothing(world):
-                world = world._replace(journal=world.journal[:-1])
+                failing = UNKNOWN if world.failing == len(world.journal) - 1 else world.failing
+                world = world._replace(journal=world.journal[:-1], failing=failing)
         return world
 
     def _came_to_nothing(self, world: World) -> bool:
@@ -202,6 +199,8 @@ class Terminal:
             return "a request leaves under another idempotency key than its payment's"
         if record.state not in (State.IN_FLIGHT, State.FORWARDING, State.ABANDONED):
             return f"a request leaves while the journal has its payment as {record.state}"
+        if packet.kind is not Kind.CHARGE and packet.charge == UNKNOWN:
+            return "what undoes a charge is sent without the host's id of it"
         if packet.kind is Kind.CHARGE:
             parted = world.gone or record.state is State.ABANDONED
             if parted and act is not Act.SEND_TO_CANCEL and record.state is not State.FORWARDING:
@@ -229,9 +228,11 @@ class Terminal:
         nothing = None if effect.act is Act.LOOK_UP else Reply.SILENT
         lost = self._given(heard, self._heard(heard, effect, nothing))
         yield Step(Move("answer is lost", slot, said.word, fault=True), lost)
-        if self.bounds.unfit and said.word == "approved" and effect.payment.kind is not Kind.CANCEL:
+        allowed = self.bounds.unfit == ANY or world.wrong < self.bounds.unfit
+        if allowed and said.word == "approved" and effect.payment.kind is not Kind.CANCEL:
+            counted = heard._replace(wrong=world.wrong + (self.bounds.unfit != ANY))
             other = said._replace(amount=OTHER_AMOUNT)
-            for after, given, _ in understand(heard, effect, other):
+            for after, given, _ in understand(counted, effect, other):
                 yield Step(
                     Move("answer for another amount comes", slot, said.word, fault=True), self._given(after, given)
                 )

@@ -79,7 +79,7 @@ def renewal_in_mid_payment():
 PLANTED = {
     # name: (the bug, the search that finds it, what it says)
     "no intent written": (no_intent_written, "charge", "knows nothing of"),
-    "no outcome written": (no_outcome_written, "charge", ""),
+    "no outcome written": (no_outcome_written, "charge", "without the host's id"),
     "a new key on retry": (new_key_on_retry, "charge", "another idempotency key"),
     "a re-sealed retry": (resealed_retry, "charge", "other bytes"),
     "a forgotten cancel": (planted.forgotten_cancel, "charge", "left to a person"),
@@ -87,7 +87,7 @@ PLANTED = {
     "renewal in mid-payment": (renewal_in_mid_payment, "keys rotated", "in the middle of a payment"),
     "belief in an answer for another amount": (planted.belief_in_another_amount, "charge", "another amount"),
     "a re-send after the shopper left": (planted.sent_after_leaving, "charge", "the host can be asked"),
-    "silence is a refusal": (planted.silence_is_a_refusal, "charge", ""),
+    "silence is a refusal": (planted.silence_is_a_refusal, "charge", "the journal says refused"),
 }
 BY_NAME = {bounds.name: bounds for bounds in SEARCHES}
 
