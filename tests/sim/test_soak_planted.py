@@ -1,0 +1,60 @@
+"""Every planted bug is found: fast in a short day, and in every longer one too."""
+
+from __future__ import annotations
+
+import pytest
+
+from sim.soak import run
+from sim.soak.day import Day
+from sim.soak.everything import AT_CALLS, AT_THE_DISK, EVERYTHING, Kind
+from sim.soak.plan import planned
+from tests.sim.planted import PLANTED
+
+UNREACHABLE: tuple[Kind, ...] = tuple(kind for kind in AT_CALLS if kind.name in ("unreachable", "outage"))
+"""Without a connection a charge is approved offline; in a short day that is to happen often."""
+
+
+def short(name: str) -> Day:
+    """A day of a few hundred payments in which the bug has its chance."""
+    if name == "no limits offline":
+        return planned(3, 300, tuple(kind._replace(often=0.1) for kind in UNREACHABLE))
+    return planned(3, 500)
+
+
+def offended(day: Day) -> set[str]:
+    return {violation.rule for violation in run.lived(day).violations}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_it_is_found(name: str) -> None:
+    bug, rules = PLANTED[name]
+    with bug():
+        assert offended(short(name)) & rules
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANTED)
+def test_it_is_found_from_another_seed_within_two_thousand_payments(name: str) -> None:
+    bug, rules = PLANTED[name]
+    with bug():
+        assert offended(planned(101, 2000)) & rules
+
+
+@pytest.mark.parametrize("name", ["no limits offline", "a new key on retry"])
+def test_the_same_day_without_it_is_well(name: str) -> None:
+    assert offended(short(name)) == set()
+
+
+def test_a_failure_is_made_short() -> None:
+    bug, rules = PLANTED["a forgotten cancel"]
+    day = planned(3, 60, AT_CALLS, steady=True)
+    with bug():
+        found = next(violation for violation in run.lived(day).violations if violation.rule in rules)
+        short_day = run.shortest(day, found)
+        assert len(short_day.steps) <= 4
+        assert found.rule in offended(short_day)
+
+
+def test_there_are_enough_of_them_and_of_troubles() -> None:
+    assert len(PLANTED) >= 8
+    assert EVERYTHING == AT_CALLS + AT_THE_DISK
