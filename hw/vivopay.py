@@ -46,6 +46,8 @@ LOOK: Final = 5
 """Tenths of a second for each look for a card in pass-through mode: a wait that is called off waits so long."""
 SLOT: Final = 0.3
 """Seconds between two looks into the contact slot: soon enough for a person, and hardly any work."""
+PAUSE: Final = 0.05
+"""Seconds before a reader is told again to wait: one that does not wait at all must not keep us busy."""
 CALL_OFF: Final = 0.5
 """Seconds for the reader to say that it has called off a transaction."""
 
@@ -182,6 +184,7 @@ class VivopayReader(Reader):
                 result = await self._round(commands)
                 if result.status != TIMEOUT:
                     return self._checked(result)
+                await asyncio.sleep(PAUSE)
         except asyncio.CancelledError:
             with suppress(ReaderError, TimeoutError):
                 async with asyncio.timeout(CALL_OFF):
@@ -233,6 +236,7 @@ class VivopayReader(Reader):
                 raise CardError(f"{self.url}: {status_text(found.code)}", advice="Present one card only.")
             if found.code == TIMEOUT or kind in (b"", b"\0"):
                 self._last = b""
+                await asyncio.sleep(PAUSE)
             elif not self._stayed(uid):
                 self._last = uid
                 self.on_event(CardInserted(url=self.url))
@@ -240,6 +244,8 @@ class VivopayReader(Reader):
                     raise CardError(f"{self.url}: that is no payment card", advice="Present a payment card.")
                 self._card = PassedThrough(self, commands, CONTACTLESS, b"", uid)
                 return self._card
+            else:
+                await asyncio.sleep(SLOT)
 
     def _stayed(self, uid: bytes) -> bool:
         """Whether it is the card of before, which was not taken away. One that draws its number anew may be it."""

@@ -134,9 +134,9 @@ class Commands:
         return await self._contact(0x12, data, CARD)
 
     async def _contact(self, code: int, data: bytes, patience: float) -> Result:
-        return contact(
-            await self.channel.ask(0x60, code, data, what="contact transaction", patience=patience, tries=1)
-        )
+        what = "contact transaction"
+        said = await self.channel.ask(0x60, code, data, what=what, patience=patience, tries=1, timed=False)
+        return contact(said)
 
     async def update_balance(self, approved: bool, code: bytes = b"", moment: datetime | None = None) -> Message:
         """Contactless: tell the card what the host decided, with its authorization code (8 bytes, or none)."""

@@ -89,9 +89,7 @@ class Result:
         """How what is sealed was encrypted; ProtocolError for a way that is not DUKPT's."""
         mode = (self.attribution or 0) >> 1 & 0b11
         if mode > 1:
-            raise ProtocolError(
-                "the reader encrypts in a way that hosts are not told of (attribution bits 2 and 1)"
-            )
+            raise ProtocolError("the reader encrypts in a way that is neither TDES nor AES (attribution)")
         return "dukpt-aes" if mode else "dukpt-tdes"
 
     @property

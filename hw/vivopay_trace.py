@@ -27,13 +27,15 @@ from hw.vivopay_frames import (
     parse,
 )
 from hw.vivopay_status import status_text
-from hw.vivopay_tlv import MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, spans
+from hw.vivopay_tlv import MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, spans, walk
+from hw.vivopay_tlv import parse as parse_items
 
 _HARMLESS: Final = 8
 """Bytes of data that may stand as they are where no objects are found: no number of a card fits."""
 _PIN_PAD: Final = 0x62
 _ASCII: Final = frozenset((*TRACK_1, *TRACK_2, 0x58, 0x5F21, 0x5F22, 0x5F23, 0xDF812A, 0xDF812B))
 """Tags whose values are tracks in ASCII, or parts of them."""
+_SECRET: Final = _ASCII | {MSR, *MASKS}
 _OFFSETS: Final = {0x02: (1, 0), 0x03: (1, 0, 5), 0x04: (0,), 0x60: (2, 3, 1, 0, 4, 5)}
 """Where the objects may begin in a command's data and in its answer's, likely places first."""
 
@@ -83,13 +85,21 @@ def _masked_data(message: Message, command: bool) -> bytes:
         return masked_tracks(data)
     if len(data) <= _HARMLESS:
         return data
-    for offset in _OFFSETS[message.command]:
-        if offset <= len(data):
-            try:
-                return data[:offset] + masked_objects(data[offset:])
-            except ProtocolError:
-                continue
-    return bytes(len(data))
+    return _masked_somewhere(data, _OFFSETS[message.command])
+
+
+def _masked_somewhere(data: bytes, offsets: tuple[int, ...]) -> bytes:
+    """By the place for the objects to begin at which most of them are secret: others may make sense by chance."""
+    best, found = bytes(len(data)), -1
+    for offset in offsets:
+        try:
+            items = tuple(walk(parse_items(data[offset:])))
+            secrets = sum(item.tag in _SECRET for item in items)
+            if secrets > found:
+                best, found = data[:offset] + masked_objects(data[offset:]), secrets
+        except ProtocolError:
+            continue
+    return best
 
 
 def _passed_through(code: int, data: bytes, command: bool) -> bytes:

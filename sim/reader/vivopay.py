@@ -60,6 +60,7 @@ class VivopayEmulator:
         self._job: asyncio.Task[None] | None = None
         self._card: tuple[Source, Card] | None = None
         self._came = asyncio.Event()
+        self._waiting = asyncio.Event()
         self._tearing = False
         self.poll_mode, self.passing_through = AUTO_POLL, False
         self.settings: dict[int, bytes] = {0x5F2A: b"\x08\x40", BURST: b"\x01"}
@@ -105,14 +106,18 @@ class VivopayEmulator:
         """Take the card away in the middle of the next exchange with it."""
         self._tearing = True
 
+    async def waiting(self) -> None:
+        """Until somebody waits for a card, or talks to one."""
+        await self._waiting.wait()
+
     def misbehave(self, fault: Fault, on: int | None = None, times: int = 1) -> None:
         """Do so with the next command, or the next with this command byte."""
         self._mouth.faults += [(fault, on)] * times
 
     def _present(self, source: Source, card: Card | str) -> None:
         self._card = source, CARDS[card] if isinstance(card, str) else card
-        if self._bursting:
-            self._job = asyncio.create_task(self._burst())
+        if self._job is None and self._bursting and source is not Source.CONTACT:
+            self._later(self._burst())
         else:
             self._came.set()
 
@@ -138,15 +143,13 @@ class VivopayEmulator:
         if self._job is not None:
             self._job.cancel()
             self._job = None
+            self._waiting.clear()
 
     async def _obey(self, message: Message, frame: bytes) -> None:
         if crc_order(frame) != command_order(message.command, message.code):
             await self._say(message, BAD_CRC)
             return
-        if self._job is not None and self._job.done():
-            self._job = None
-        if self._job is not None:  # whatever comes in the middle of a transaction calls it off
-            self._drop_job()
+        self._drop_job()  # whatever comes in the middle of a transaction calls it off
         await self._obeys.get(message.command, self._unknown)(message)
 
     async def _say(self, message: Message, status: int, data: bytes = b"") -> None:
@@ -156,8 +159,11 @@ class VivopayEmulator:
         async def guarded() -> None:
             with suppress(LineGone):
                 await work
+            self._job = None
+            self._waiting.clear()
 
         self._job = asyncio.create_task(guarded())
+        self._waiting.set()
 
     async def _next(self, *sources: Source) -> tuple[Source, Card]:
         """The card that is there in one of these ways, or comes."""
@@ -332,9 +338,8 @@ class VivopayEmulator:
         shown = (await read(card)).texts
         texts = "".join(f"{'%' if track == 1 else ';'}{text}?" for track, text in shown.items()).encode("ascii")
         application = MSR_APPLICATION if source is Source.STRIPE else 0x02
-        with suppress(LineGone):
-            await self._line.write(build_event(bytes.fromhex("03030000")))
-            await self._line.write(build_payload(BurstPayload(OK, application, texts)))
+        await self._line.write(build_event(bytes.fromhex("03030000")))
+        await self._line.write(build_payload(BurstPayload(OK, application, texts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,442 @@
+"""The emulated ViVOpay reader: against published frames alone, and then with the driver at the other end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from hw.apdu import Command
+from hw.card import ChipCard, EntryMode, ResultCard, SealedCard, StripeCard
+from hw.errors import CardError, CardGone, LineGone, NoAnswer, TimedOut
+from hw.line import Link
+from hw.reader import Sale, open_reader
+from hw.trace import Tracer, read_trace
+from hw.vivopay import VivopayReader
+from hw.vivopay_frames import Framer, Message, build_command, parse
+from hw.vivopay_result import activation, card_of
+from hw.vivopay_tlv import BURST
+from sim.reader.memory import MemoryLine
+from sim.reader.stripes import CARDS
+from sim.reader.vivopay import VivopayEmulator, on_pty, on_socket
+from sim.reader.vivopay_faults import Fault
+from sim.virtual_time import run
+from tests.hw.vivopay_golden import ANSWERS, COMMANDS
+
+PPSE = bytes.fromhex("6F1E840E325041592E5359532E4444463031A50CBF0C0961074F05A0000000039000")
+RECORD = bytes.fromhex("7015 5713 4761739001010119D28122011000001230000F 9000")
+
+
+class Chip:
+    """A chip card that knows the four commands that it is asked."""
+
+    uid, ats, atr = bytes.fromhex("04A1B2C3"), bytes.fromhex("0578807002"), bytes.fromhex("3B600000")
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+
+    def transmit(self, command: bytes) -> bytes:
+        self.asked.append(command)
+        answers = {
+            b"\0\xa4\4\0\x0e2PAY": PPSE,
+            bytes.fromhex("00A4040005A000000003"): bytes.fromhex(
+                "6F148407A0000000031010A509500456495341 9F3800 9000"
+            ),
+            bytes.fromhex("80A80000"): bytes.fromhex("800A 0000 08010100 10010100 9000"),
+            bytes.fromhex("00B2010C"): RECORD,
+        }
+        return next((said for start, said in answers.items() if command.startswith(start)), b"\x6a\x82")
+
+
+@asynccontextmanager
+async def emulated(seal=None):
+    """An emulator on a line in memory, and the other end of the line."""
+    line = MemoryLine()
+    emulator = VivopayEmulator(line, seal=seal)
+    running = asyncio.create_task(emulator.run())
+    try:
+        yield emulator, line.link
+    finally:
+        await line.close()
+        await running
+
+
+async def answers(link: Link, sent: bytes, seconds: float = 1.0) -> list[bytes]:
+    """All frames that come within so many seconds of virtual time."""
+    link.discard()
+    await link.write(sent)
+    await asyncio.sleep(seconds)
+    return Framer().feed(link.take())
+
+
+GOLDEN = {
+    name: (COMMANDS[name][0], ANSWERS[name][0])
+    for name in COMMANDS.keys() & ANSWERS.keys()
+    if name not in ("activate, timeout D",)
+}
+GOLDEN["poll on demand P"] = (COMMANDS["poll on demand D"][0], ANSWERS["poll on demand P"][0])
+GOLDEN["pass-through P"] = (build_command(0x2C, 0x01, b"\1"), ANSWERS["pass-through P"][0])
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_published_commands_get_their_published_answers(name: str) -> None:
+    async def main() -> None:
+        async with emulated() as (_, link):
+            command, answer = GOLDEN[name]
+            assert await answers(link, command) == [answer]
+
+    run(main())
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - GOLDEN.keys() - {"poll on demand D"}))
+def test_the_other_published_commands_are_answered_too(name: str) -> None:
+    async def main() -> None:
+        async with emulated() as (emulator, link):
+            emulator.insert("visa")
+            found = await answers(link, COMMANDS[name][0])
+            said = parse(found[-1])
+            assert isinstance(said, Message)
+            assert (said.command, said.code) == (COMMANDS[name][1].command, 0x23 if "activate" in name else 0x00)
+
+    run(main())
+
+
+def test_ten_seconds_and_no_card() -> None:
+    async def main() -> None:
+        async with emulated() as (_, link):
+            command = COMMANDS["activate for 10 dollars D"][0]
+            assert await answers(link, command, 9.9) == []
+            await asyncio.sleep(0.2)
+            assert link.take() == ANSWERS["activate, timeout D"][0]
+
+    run(main())
+
+
+def test_contact_answers_in_two_steps() -> None:
+    async def main() -> None:
+        async with emulated() as (emulator, link):
+            start = build_command(0x60, 0x10, bytes.fromhex("00000A000A"))
+            assert await answers(link, start) == [ANSWERS["contact, more follows D"][0]]
+            emulator.insert("visa")
+            await asyncio.sleep(0.1)
+            (final,) = Framer().feed(link.take())
+            said = parse(final)
+            assert isinstance(said, Message)
+            assert said.data[:2] == b"\0\0"
+
+    run(main())
+
+
+def test_a_wrong_crc_and_an_unknown_command_are_told_so() -> None:
+    async def main() -> None:
+        async with emulated() as (_, link):
+            for sent, status in (
+                (build_command(0x18, 0x01, order="big"), 0x04),
+                (build_command(0x99, 0x01), 0x02),
+                (build_command(0x02, 0x01, b"\x0a"), 0x02),
+                (build_command(0x01, 0x01, b"\x07"), 0x05),
+                (build_command(0x04, 0x00, b"\xdf"), 0x05),
+                (build_command(0x2C, 0x13, b"\0\0\xa4\4\0"), 0x0B),
+            ):
+                (answer,) = await answers(link, sent)
+                assert answer[11] == status
+
+    run(main())
+
+
+def test_any_command_in_the_middle_calls_off() -> None:
+    async def main() -> None:
+        async with emulated() as (emulator, link):
+            await answers(link, COMMANDS["poll on demand D"][0])
+            assert await answers(link, COMMANDS["activate for 10 dollars D"][0]) == []
+            assert await answers(link, COMMANDS["ping P"][0]) == [ANSWERS["ping P"][0]]
+            emulator.tap("visa")
+            await asyncio.sleep(20)
+            assert link.take() == b""
+
+    run(main())
+
+
+def test_burst_mode_is_off_in_a_reader_that_encrypts() -> None:
+    async def main() -> None:
+        for seal, on in ((None, b"\1"), ("aes", b"\0")):
+            async with emulated(seal) as (emulator, link):
+                await answers(link, build_command(0x04, 0x00, bytes.fromhex("DFEE7E0101")))
+                assert emulator.settings[BURST] == on
+
+    run(main())
+
+
+def test_the_key_serial_number_counts_up_and_the_seed_makes_the_ciphertext() -> None:
+    async def main() -> list[tuple[bytes, bytes]]:
+        made = []
+        async with emulated("tdes") as (emulator, link):
+            for _ in range(2):
+                emulator.tap("visa")
+                *_, last = await answers(link, COMMANDS["activate for 10 dollars D"][0])
+                emulator.remove()
+                said = parse(last)
+                assert isinstance(said, Message)
+                card = card_of(activation(said))
+                assert isinstance(card, SealedCard)
+                made.append((card.ksn, card.data))
+                assert b"\x47\x61\x73\x90\x01\x01\x01\x19" not in last
+        return made
+
+    first, second = run(main())
+    assert int.from_bytes(second[0], "big") - int.from_bytes(first[0], "big") == 1
+    assert len(first[0]) == 10
+    assert first[1] != second[1]
+    assert run(main()) == [first, second]
+
+
+# From here on the driver is at the other end.
+
+SALE = Sale(1250, 978)
+WAYS = {
+    "tap": (EntryMode.CONTACTLESS, ResultCard),
+    "insert": (EntryMode.CHIP, ResultCard),
+    "swipe": (EntryMode.SWIPE, StripeCard),
+}
+PLACES = {"pty": on_pty, "socket": on_socket}
+
+
+@pytest.mark.parametrize("seal", [None, "tdes", "aes"])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_way_of_presenting_every_card(place: str, seal) -> None:
+    async def main() -> None:
+        async with PLACES[place](seal) as made:
+            options = "?encrypts=yes" if seal else ""
+            async with open_reader(made.url + options) as reader:
+                for way, (mode, kind) in WAYS.items():
+                    for name, stripe in CARDS.items():
+                        wait = asyncio.create_task(reader.wait_for_card(20, SALE))
+                        await made.reader.waiting()
+                        getattr(made.reader, way)(name)
+                        card = await wait
+                        made.reader.remove()
+                        assert card.entry_mode is mode
+                        assert card.masked_pan[-4:] == stripe.pan[-4:]
+                        if seal is None:
+                            assert isinstance(card, kind)
+                            assert card.pan == stripe.pan
+                        else:
+                            assert isinstance(card, SealedCard)
+                            assert (card.scheme, card.expiry) == (f"dukpt-{seal}", "2812")
+
+    asyncio.run(main())
+
+
+def test_an_old_contactless_card() -> None:
+    async def main() -> None:
+        async with on_pty() as made, open_reader(made.url) as reader:
+            made.reader.tap("visa", as_stripe=True)
+            card = await reader.wait_for_card(20)
+            assert isinstance(card, ResultCard)
+            assert card.entry_mode is EntryMode.CONTACTLESS
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["tap", "insert"])
+def test_its_kernel_reads_a_chip(way: str) -> None:
+    async def main() -> None:
+        async with on_pty() as made, open_reader(made.url) as reader:
+            getattr(made.reader, way)(Chip())
+            card = await reader.wait_for_card(20)
+            assert isinstance(card, ResultCard)
+            assert (card.pan, card.expiry) == ("4761739001010119", "2812")
+            assert bytes.fromhex("500456495341") in card.tags
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (Fault.GARBAGE, None),
+        (Fault.SPLIT, None),
+        (Fault.JOINED, None),
+        (Fault.SLOW_CARD, None),
+        (Fault.UNKNOWN_STATUS, None),
+        (Fault.BAD_CHECKSUM, TimedOut),
+        (Fault.SILENCE, TimedOut),
+        (Fault.UNPLUG, LineGone),
+    ],
+)
+def test_what_goes_wrong_with_a_card(fault: Fault, error: type[Exception] | None) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.misbehave(fault, on=0x02)
+        emulator.tap("visa")
+        if error is None:
+            assert (await reader.wait_for_card(10)).masked_pan == "476173******0119"
+            return
+        with pytest.raises(error):
+            await reader.wait_for_card(10)
+        if error is not LineGone:
+            assert (await reader.wait_for_card(10)).masked_pan == "476173******0119"
+
+    in_memory(body)
+
+
+@pytest.mark.parametrize("fault", [fault for fault in Fault if fault not in (Fault.UNPLUG, Fault.UNKNOWN_STATUS)])
+def test_what_goes_wrong_with_any_other_answer_is_survived(fault: Fault) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.slowness = 0.5
+        emulator.misbehave(fault, on=0x18, times=2)
+        emulator.tap("visa")
+        assert (await reader.wait_for_card(10)).masked_pan == "476173******0119"
+
+    in_memory(body)
+
+
+def test_silence_for_good_is_named() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.misbehave(Fault.SILENCE, times=3)
+        with pytest.raises(NoAnswer, match="no answer to ping"):
+            await reader.wait_for_card(10)
+
+    in_memory(body)
+
+
+@pytest.mark.parametrize("way", ["tap", "insert"])
+def test_a_card_torn_out_is_presented_again(way: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.tear()
+        getattr(emulator, way)("visa")
+        with pytest.raises(CardError, match="taken away too soon"):
+            await reader.wait_for_card(10)
+        getattr(emulator, way)("visa")
+        assert (await reader.wait_for_card(10)).masked_pan == "476173******0119"
+
+    in_memory(body)
+
+
+def in_memory(body: Callable[[VivopayReader, VivopayEmulator], Awaitable[None]], options: str = "") -> None:
+    """Run with the driver on one end and the emulator on the other, in virtual time."""
+
+    async def main() -> None:
+        line = MemoryLine()
+        emulator = VivopayEmulator(line)
+
+        async def open_link(_url: str, *, name: str) -> Link:
+            return line.link
+
+        running = asyncio.create_task(emulator.run())
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            monkeypatch.setattr("hw.reader.open_link", open_link)
+            async with open_reader(f"vivopay:///dev/ttyACM0{options}") as reader:
+                assert isinstance(reader, VivopayReader)
+                await body(reader, emulator)
+        await line.close()
+        await running
+
+    run(main())
+
+
+def test_a_card_that_does_not_read() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        class Empty:
+            def transmit(self, command: bytes) -> bytes:
+                return b"\x6a\x82"
+
+        emulator.insert(Empty())
+        with pytest.raises(CardError, match="does not take this kind of card"):
+            await reader.wait_for_card(10)
+
+    in_memory(body)
+
+
+def test_contact_mode_and_going_online() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        wait = asyncio.create_task(reader.wait_for_card(100, SALE))
+        await asyncio.sleep(45)  # a round of the reader's own is over by then
+        emulator.insert("visa")
+        card = await wait
+        assert card.entry_mode is EntryMode.CHIP
+        assert (await reader.commands.authenticate(b"")).goes_online
+        assert (await reader.commands.apply_host_response(b"")).code == 0
+        wait = asyncio.create_task(reader.wait_for_card(100, SALE))
+        emulator.remove()
+        await asyncio.sleep(1)
+        emulator.swipe("amex")
+        assert (await wait).entry_mode is EntryMode.SWIPE
+
+    in_memory(body, "?mode=contact")
+
+
+def test_burst_mode() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        for way, mode in (("swipe", EntryMode.SWIPE), ("tap", EntryMode.CONTACTLESS)):
+            wait = asyncio.create_task(reader.wait_for_card(10))
+            await asyncio.sleep(1)
+            getattr(emulator, way)("amex")
+            card = await wait
+            assert (card.masked_pan, card.entry_mode) == ("378282*****0005", mode)
+
+    in_memory(body, "?mode=burst")
+
+
+@pytest.mark.parametrize("interface", ["contactless", "contact"])
+def test_apdus_pass_through(interface: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        present = emulator.tap if interface == "contactless" else emulator.insert
+        chip = Chip()
+        wait = asyncio.create_task(reader.wait_for_card(10))
+        await asyncio.sleep(1)
+        present(chip)
+        card = await wait
+        assert isinstance(card, ChipCard)
+        assert card.uid == (chip.uid if interface == "contactless" else b"")
+        assert card.answer == (chip.atr if interface == "contact" else b"")
+        answer = await card.transmit(Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256))
+        assert answer.ok
+        assert chip.asked == [Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256).encode()]
+        emulator.tear()
+        with pytest.raises(CardGone):
+            await card.transmit(Command(0, 0xB2, 1, 0x0C, le=256))
+        with pytest.raises(TimedOut):
+            await reader.wait_for_card(5)
+        present(chip)
+        again = await reader.wait_for_card(5)
+        assert isinstance(again, ChipCard)
+        await again.release()
+
+    in_memory(body, f"?mode=passthrough&interface={interface}")
+
+
+def test_a_swipe_that_nobody_waits_for_is_lost() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.swipe("visa")
+        with pytest.raises(TimedOut):
+            await reader.wait_for_card(5)
+
+    in_memory(body)
+
+
+def test_a_trace_shows_nobody_s_card_and_can_be_read_back() -> None:
+    lines: list[str] = []
+
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        reader.tracer = Tracer(lines.append, asyncio.get_running_loop().time)
+        await reader.close()
+        await reader.open()
+        for way in WAYS:
+            wait = asyncio.create_task(reader.wait_for_card(10, SALE))
+            await asyncio.sleep(1)
+            getattr(emulator, way)("visa")
+            await wait
+            emulator.remove()
+
+    in_memory(body)
+    text = "".join(lines)
+    pan = CARDS["visa"].pan
+    assert pan not in text
+    assert pan.encode().hex() not in text
+    frames = [traced.data for traced in read_trace(lines)]
+    for one in frames:
+        parse(one)
+    assert [json.loads(line)["what"] for line in lines][-1].startswith("transaction: OK (00h)")
