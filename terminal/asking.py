@@ -52,6 +52,8 @@ CREDENTIALS: _Cause = (401, "4010")
 request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
 JUDGED = frozenset({404, 409, 422})
 """The host has opened the request and says no. It says 401, 403 and 429 of any request, and may say yes later."""
+GONE = 404
+"""It does not know what it had given an id to: nothing is proved by that, but to ask again is no use either."""
 UNREADABLE = 400
 """It cannot open or read the request. What was approved here cannot be sealed again: its card is gone."""
 KEY_SEEN = 409
@@ -201,7 +203,8 @@ class Asking:
             raise
         except TillError as error:
             errand.error = error
-            return self._heard(payment, None)
+            gone = isinstance(error, HostRefused) and error.status == GONE and payment.charge_id != ""
+            return self._heard(payment, None, sought=Sought.UNTOLD if gone else Sought.NOT_YET)
         early = payment.created_at - timedelta(seconds=self._settings.answer_skew)
         errand.older = answer.at is not None and answer.at < early
         return self._heard(payment, reply_of(payment, answer), sought=Sought.FOUND, **facts_of(payment, answer))

@@ -119,7 +119,7 @@ class Keeping:
         return Seen(
             activated=self._climb.level is Level.ACTIVATED,
             fallen=self._climb.lost,
-            busy=self._turn.taken(),
+            busy=self._turn.busy(),
             host_lost=self._lost_at is not None,
             keys_in=(renew_at - self._clock.now()).total_seconds() if renew_at else NEVER,
             resolve_in=NEVER if resolve_in is None else resolve_in,
@@ -199,7 +199,10 @@ class Keeping:
     # -- how they ended -------------------------------------------------------------------------------------
 
     def _refused(self, duty: Duty, refusal: HostRefused) -> None:
-        self._climb.heed(refusal)
+        if (
+            not self._turn.taken()
+        ):  # else the payment learns it by itself, and needs its keys to hear its own answer
+            self._climb.heed(refusal)
         remedy = REMEDIES.get((refusal.status, refusal.code))
         if duty.chore is Chore.HEARTBEAT and remedy is not None:
             self._keeper.ask(remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TypeVar
@@ -12,6 +13,13 @@ T = TypeVar("T")
 PATIENCE = 2.0
 """Seconds that a payment waits for work between payments that it has found under way: taking new keys on a healthy
 network ends sooner, and nobody at a counter notices."""
+
+
+LONGEST = 60.0
+"""Seconds after which payments that follow one another without a pause let something else come between: else what a
+kiosk owes would wait for as long as it is busy."""
+PAUSE = 1.0
+"""Seconds between two payments from which on there was a pause."""
 
 
 class Interrupted(Exception):
@@ -25,6 +33,11 @@ class Turn:
         self._lock = asyncio.Lock()
         self._waiting = 0
         self._spare: asyncio.Timeout | None = None
+        self._busy_since = self._freed_at = -math.inf
+
+    def busy(self) -> bool:
+        """Whether what comes between payments had better wait."""
+        return self.taken() and not self._overdue()
 
     def taken(self) -> bool:
         """Whether a payment has the turn, or waits for it."""
@@ -38,22 +51,27 @@ class Turn:
             await self._lock.acquire()
         finally:
             self._waiting -= 1
+        if (now := _time()) - self._freed_at >= PAUSE:
+            self._busy_since = now
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._freed_at = _time()
         self._lock.release()
 
     async def between(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` while nobody pays. A payment that comes meanwhile waits ``PATIENCE`` seconds at most.
 
-        ``work`` is cancelled then, wherever it awaits, and must stand that. Raises Interrupted, and what it raises.
+        ``work`` is cancelled then, wherever it awaits, and must stand that. A payment that waits already goes
+        first, unless payments have followed one another for ``LONGEST`` seconds. Raises Interrupted, and what it
+        raises.
         """
         async with self._lock:
-            if self._waiting:
+            if self._waiting and not self._overdue():
                 raise Interrupted
             try:
-                async with asyncio.timeout(None) as limit:
+                async with asyncio.timeout(PATIENCE if self._waiting else None) as limit:
                     self._spare = limit
                     return await work()
             except TimeoutError:
@@ -62,3 +80,12 @@ class Turn:
                 raise
             finally:
                 self._spare = None
+                self._busy_since = self._freed_at = _time()
+
+    def _overdue(self) -> bool:
+        """Payments have followed one another for too long."""
+        return _time() - self._busy_since >= LONGEST
+
+
+def _time() -> float:
+    return asyncio.get_running_loop().time()

@@ -10,7 +10,9 @@ from datetime import timedelta
 import httpx
 import pytest
 
+from sim.network import Trip
 from sim.virtual_time import EPOCH
+from terminal.activation import Level
 from terminal.crypto.vault import Vault
 from terminal.crypto.vault_file import read_facts
 from terminal.errors import HostUnreachable, JournalDamaged, KeystoreError
@@ -346,3 +348,23 @@ def test_what_ended_long_ago_leaves_the_journal_and_its_totals_stay(make):
     assert set(before) < set(after)
     assert records > 0
     assert old.state is State.APPROVED
+
+
+def test_a_heartbeat_that_is_refused_takes_no_keys_from_a_payment_under_way(make):
+    """The payment needs them to hear its own answer."""
+    world = make()
+
+    async def scenario(till, heard):
+        world.fault({"match": {"call": "heartbeat"}, "do": "status", "status": 403, "code": "4031"})
+        world.network.trip = lambda request: Trip(back=14.0 if request.url.path == "/pos/charge" else 0.0)
+        paying = asyncio.create_task(charge(till))
+        await asyncio.sleep(13)
+        during = till.level
+        paid = await paying
+        world.network.trip = lambda request: Trip()
+        await asyncio.sleep(HOUR)
+        world.fault()
+        await asyncio.sleep(HOUR)
+        return during, paid.state, len(of(LevelLost, heard)) > 0, till.level
+
+    assert living(world, scenario) == (Level.ACTIVATED, State.APPROVED, True, Level.ACTIVATED)

@@ -208,3 +208,36 @@ def test_without_look_ups_nobody_asks_what_became_of_refunds(tmp_path):
 
 def _unreachable(request):
     raise httpx.ConnectError("no way", request=request)
+
+
+def test_a_till_that_takes_one_payment_after_the_other_does_not_keep_what_is_owed_waiting(world):
+    async def scenario(till):
+        await charge(till, "held", hold=True)
+        keeping = asyncio.create_task(till.keep())
+        world.network.trip = lambda request: Trip(there=4.0 if request.url.path == "/pos/charge" else 0.0)
+        loop = asyncio.get_running_loop()
+        until, number = loop.time() + 400, 0
+        while loop.time() < until:
+            await charge(till, f"order-{number}")
+            number += 1
+        keeping.cancel()
+        return till.journal.charge_by_reference("held").state
+
+    assert paying(world, scenario) == (State.CANCELED, [])
+
+
+def test_a_reversal_of_what_the_host_does_not_know_any_more_is_for_a_person(world):
+    async def scenario(till):
+        told = Told(till)
+        await charge(till, hold=True)
+        world.fault(
+            {"match": {"call": "cancel"}, "do": "status", "status": 409, "code": "4090"},
+            {"match": {"call": "charge_lookup"}, "do": "status", "status": 404, "code": "4040"},
+            {"match": {"call": "refund"}, "do": "status", "status": 404, "code": "4040"},
+        )
+        await till.void("r")
+        await till.resolve()
+        world.fault()
+        return [event.person for event in told[Overdue]]
+
+    assert paying(world, scenario)[0] == [True]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
 from sim.virtual_time import run
-from terminal.turn import PATIENCE, Interrupted, Turn
+from terminal.turn import LONGEST, PATIENCE, PAUSE, Interrupted, Turn
 
 
 async def pay(turn, seconds, log, name):
@@ -154,3 +155,62 @@ def test_a_payment_that_is_given_up_while_it_waits_leaves_no_trace():
         return await turn.between(lambda: asyncio.sleep(0, "done"))
 
     assert run(main()) == "done"
+
+
+def test_payments_that_follow_one_another_without_end_let_something_else_come_between():
+    """Once a minute, and for as long as a payment waits for what it found under way."""
+
+    async def main():
+        turn, log, loop = Turn(), [], asyncio.get_running_loop()
+
+        async def kiosk():
+            while loop.time() < 200:
+                async with turn:
+                    await asyncio.sleep(10)
+
+        async def owed():
+            while loop.time() < 200:
+                await asyncio.sleep(1)
+                if not turn.busy():
+                    with contextlib.suppress(Interrupted):
+                        await turn.between(hangs)
+
+        async def hangs():
+            began = loop.time()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                log.append((began, loop.time() - began))
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(kiosk())
+            tasks.create_task(owed())
+        return log
+
+    first, second, *_ = run(main())
+    assert LONGEST <= first[0] <= LONGEST + 10
+    assert LONGEST <= second[0] - sum(first) <= LONGEST + 10
+    assert [first[1], second[1]] == [PATIENCE, PATIENCE]
+
+
+def test_after_a_pause_payments_come_first_again():
+    async def main():
+        turn, log = Turn(), []
+
+        async def work():
+            log.append("work")
+
+        await pay(turn, LONGEST + 5, log, "long")
+        await asyncio.sleep(PAUSE)
+        first = asyncio.create_task(pay(turn, 5, log, "first"))
+        await asyncio.sleep(1)
+        assert turn.busy()
+        between = asyncio.create_task(turn.between(work))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(pay(turn, 5, log, "second"))
+        with pytest.raises(Interrupted):
+            await between
+        await asyncio.gather(first, second)
+        return "work" in log
+
+    assert not run(main())
