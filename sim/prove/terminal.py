@@ -249,7 +249,8 @@ class Terminal:
             case "superseded" | "blocked":
                 yield world, hears(Reply.REFUSED), False
             case "unopened":
-                yield world, hears(Reply.DISPROVED if effect.sent_before and resigned else Reply.REFUSED), False
+                proved = resigned if effect.sent_before else effect.act is Act.FORWARD
+                yield world, hears(Reply.DISPROVED if proved else Reply.REFUSED), False
             case "broken":
                 yield world, hears(Reply.SILENT), False
             case "conflict" if payment.kind is Kind.CHARGE:
@@ -278,8 +279,7 @@ class Terminal:
 
     def _search(self, world: World, payment: Payment) -> Said:
         if payment.kind is Kind.REFUND:
-            found = host.find(world, records.charge_number(payment.charge_id))
-            return Said("none") if found.word == "approved" else Said("unclear")
+            return self._search_refund(world, payment)
         if payment.charge_id:
             return host.find(world, records.charge_number(payment.charge_id))
         numbers = range(len(world.booked))
@@ -288,10 +288,24 @@ class Terminal:
             return Said("unclear")
         return host.find(world, ours[0]) if ours else Said("none")
 
+    def _search_refund(self, world: World, payment: Payment) -> Said:
+        """By its charge, as a lost answer had its id."""
+        number = records.charge_number(payment.charge_id)
+        charge, found = world.journal[records.slot_of_name(payment.parent)], host.find(world, number)
+        if found.word == "approved":
+            return Said("none")
+        plain = found.word == "refunded" and charge.approved == records.halves(payment.amount)
+        if plain and not charge.refunded:
+            return Said("approved", number, charge.approved)
+        return Said("unclear")
+
     def _found(self, world: World, effect: Do, said: Said) -> Iterator[tuple[World, Heard, bool]]:
         if said.word == "none":
             sought = Sought.NONE if said.proof else Sought.NONE_YET
             yield world, self._heard(world, effect, None, sought=sought), False
+            return
+        if said.word == "unclear" and effect.payment.kind is Kind.REFUND:
+            yield world, self._heard(world, effect, None, sought=Sought.UNTOLD), False
             return
         reply = Reply.SILENT
         facts: Mapping[str, Any] = {}
