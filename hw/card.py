@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 from hw.apdu import MAX_CHAIN, Command, Response, follow_up
 from hw.errors import CardError
 from hw.pan import check_expiry, check_pan, mask_pan
+from hw.track2 import Track2
 
 
 class EntryMode(StrEnum):
@@ -126,18 +127,17 @@ class ResultCard:
     tags: bytes = field(default=b"")
 
     def __post_init__(self) -> None:
-        check_pan(self.pan)
-        check_expiry(self.expiry)
+        Track2.decode(self.track2)
 
     @property
     def pan(self) -> str:
         """The card number."""
-        return self.track2.hex().partition("d")[0]
+        return Track2.decode(self.track2).pan
 
     @property
     def expiry(self) -> str:
         """YYMM."""
-        return self.track2.hex().partition("d")[2][:4]
+        return Track2.decode(self.track2).expiry
 
     @property
     def masked_pan(self) -> str:
@@ -146,7 +146,7 @@ class ResultCard:
 
     def track2_equivalent(self) -> bytes:
         """Track 2 as EMV tag 57 holds it, as of `StripeCard`."""
-        return self.track2
+        return Track2.decode(self.track2).encode()
 
     def __repr__(self) -> str:
         return f"ResultCard({self.masked_pan})"
@@ -172,5 +172,5 @@ class SealedCard:
         return f"SealedCard({self.masked_pan})"
 
 
-Card = StripeCard | ManualCard
+Card = StripeCard | ManualCard | ChipCard | ResultCard | SealedCard
 """Any card that a reader, or a person at the keys, may hand over."""

@@ -138,7 +138,7 @@ class Pn532Reader(Reader):
                 if home:
                     await chip.change_baud(int(HOME_BAUD))
 
-    async def _next_card(self, link: Link) -> Pn532Card:  # type: ignore[override]
+    async def _next_card(self, link: Link) -> Pn532Card:
         if self._chip is None:  # it fell silent, or talked nonsense: perhaps it lost its power, and sleeps
             await self._start(link)
         chip = self._chip

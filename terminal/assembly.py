@@ -24,6 +24,7 @@ from terminal.disk import Disk
 from terminal.errors import KeystoreError
 from terminal.events import EventStream
 from terminal.exchange import Exchange
+from terminal.fetching import kept_config
 from terminal.home import JOURNAL_ID, VAULT_FILE, find_secret
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
@@ -107,7 +108,8 @@ async def assembled(
         session = await stack.enter_async_context(HostSession(settings.host, transport=transport, random=random))
         client = ViopayClient(session, keystore, clock, random, settings.host)
         climb = Climb(client, keystore, vault, clock, settings, events.emit, lambda: journal.seq)
-        turn, cards = Turn(), Cards(settings, keystore, clock, events.emit, reader, stack)
+        turn = Turn()
+        cards = Cards(settings, keystore, clock, random, events.emit, reader, stack, partial(kept_config, vault))
         presence = Presence(clock, shopper_wait=settings.shopper_wait, confirm_within=settings.confirm_within)
         asking = Asking(client, journal, clock, settings, climb)
         exchange = Exchange(asking, client, journal, clock, settings, events.emit, presence, cards.refund)

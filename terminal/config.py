@@ -17,6 +17,10 @@ INTERVAL = range(1, 604_801)
 """Seconds between two heartbeats, or two looks for updates: a second to a week."""
 _AMOUNT_DIGITS = 12
 """As in an ISO 8583 amount."""
+AID_BYTES = range(5, 17)
+"""Bytes of an application identifier (ISO/IEC 7816-4, section 12.2.3)."""
+EMV_SIZES = {"terminal_type": 1, "terminal_capabilities": 3, "additional_capabilities": 5}
+"""Bytes of each EMV setting that is no list; it may be left out, too."""
 
 T = TypeVar("T")
 
@@ -149,12 +153,36 @@ def check_config(config: Config) -> None:
             Amount(1, currency)
         except AmountError:
             refuse("location.currency", "it is not a currency of ISO 4217")
+    aids(config)
+    for name in EMV_SIZES:
+        emv_bytes(config, name)
     for name, seconds in (
         ("heartbeat_sec", config.intervals.heartbeat_sec),
         ("update_check_sec", config.intervals.update_check_sec),
     ):
         if seconds not in INTERVAL:
             refuse(f"intervals.{name}", f"it is not between {INTERVAL.start} and {INTERVAL.stop - 1} seconds")
+
+
+def emv_bytes(config: Config, name: str) -> bytes:
+    """The EMV setting of this name (of ``EMV_SIZES``), empty where it is left out; raises HostAnswerInvalid."""
+    text: str = getattr(config.emv, name)
+    return _hex(name, text, range(EMV_SIZES[name], EMV_SIZES[name] + 1)) if text else b""
+
+
+def aids(config: Config) -> tuple[bytes, ...]:
+    """The application identifiers that are taken; raises HostAnswerInvalid."""
+    return tuple(_hex("aids", aid, AID_BYTES) for aid in config.emv.aids)
+
+
+def _hex(name: str, text: str, sizes: range) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) not in sizes:
+        raise HostAnswerInvalid("pos/config", f"emv.{name}", "it is no hex, or too short or too long")
+    return data
 
 
 def differing(before: Config, after: Config) -> tuple[str, ...]:

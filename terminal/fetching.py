@@ -13,7 +13,7 @@ from terminal import config, guard
 from terminal.activation import ACTIVATION, CALLS_LEFT, Level, Step
 from terminal.clock import HostClock, Verdict, rfc3339
 from terminal.crypto.keystore import Keystore
-from terminal.crypto.vault import Draft
+from terminal.crypto.vault import Draft, Vault
 from terminal.errors import HostAnswerInvalid, VersionTooOld
 from terminal.events import (
     ClockMoved,
@@ -35,6 +35,12 @@ PARAMETERS = "parameters"
 
 _ASKED_FOR_TIME = 3
 """Times in a row: a host that is far from us says so twice, and one of its answers may be a stray."""
+
+
+def kept_config(vault: Vault) -> config.Config | None:
+    """What the host told this terminal to be; None before it is configured."""
+    kept = vault.get(CONFIG)
+    return config.parse_config(kept) if kept is not None else None
 
 
 class Fetching:

@@ -58,8 +58,18 @@ def check_zmk(settings: Settings, facts: Mapping[str, str]) -> None:
         )
 
 
+def check_reader(settings: Settings, *, encrypts: bool) -> None:
+    """Raise LiveGuardError, before a shopper is asked for a card, for a reader that does not encrypt.
+
+    Readers that encrypt by themselves are the only class that may take live payments; whether one is certified
+    (PCI PTS with SRED) is the merchant's to know.
+    """
+    if not (encrypts or settings.host.loopback or settings.lab.clear_card_data_on_live_host):
+        check_card(settings, "")
+
+
 def check_card(settings: Settings, pan: str) -> None:
-    """Raise LiveGuardError where card data came in the clear and may not be used with this host."""
+    """Raise LiveGuardError where card data came in the clear, however, and may not be used with this host."""
     _check(settings, "card data in the clear", pan)
 
 

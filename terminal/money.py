@@ -28,6 +28,13 @@ def exponent(currency: str) -> int:
     return decimals
 
 
+def number(currency: str) -> int:
+    """The number of a currency that an amount may be in (978 for EUR), from the ISO 4217 list."""
+    from iso4217 import Currency
+
+    return int(Currency(currency).number)
+
+
 @dataclass(frozen=True, slots=True)
 class Amount:
     """``Amount(1250, "EUR")`` is EUR 12.50. Above zero, at most twelve digits.

@@ -19,18 +19,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from hw.card import Card, ManualCard
+from hw.card import ManualCard
 from hw.reader import Reader
 from terminal import activation, finding
 from terminal.assembly import Parts, assembled
-from terminal.climb import CONFIG
+from terminal.cards import ReadCard
 from terminal.clock import Now, Random, system_now, system_random
-from terminal.config import Config, parse_config
+from terminal.config import Config
 from terminal.crypto.keystore import KeyFacts
 from terminal.crypto.vault import Secret
 from terminal.disk import REAL, Disk
 from terminal.errors import AmountError, HostRefused, NotReady, PaymentRefused, TillError
 from terminal.events import Event, SuspectedDuplicate
+from terminal.fetching import kept_config
 from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
 from terminal.offline import exposure_of, may_approve
@@ -89,8 +90,7 @@ class Terminal:
     @property
     def config(self) -> Config | None:
         """What the host told this terminal to be; None before it is configured."""
-        kept = self._vault.get(CONFIG)
-        return parse_config(kept) if kept is not None else None
+        return kept_config(self._vault)
 
     def not_ready(self) -> NotReady | None:
         """Why no payment can be taken, and what to do about it; None where the terminal is activated."""
@@ -347,9 +347,9 @@ class Terminal:
             self.acknowledge(payment_id)
 
     def _charge_of(
-        self, read: Card, amount: Amount, reference: str, *, hold: bool, accept_partial: bool
+        self, read: ReadCard, amount: Amount, reference: str, *, hold: bool, accept_partial: bool
     ) -> Payment:
-        card, now = self._keystore.card_hash(read.pan), self._clock.now()
+        card, now = self._cards.known_by(read), self._clock.now()
         payment = Payment(
             id=self._exchange.payment_id(Kind.CHARGE, reference),
             kind=Kind.CHARGE,

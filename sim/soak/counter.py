@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from hw.card import Card, ManualCard
+from hw.card import ManualCard, StripeCard
 from hw.errors import ReaderError
 from hw.stripe import TRACK_2, play, read_card
 from sim.reader.handed import HandedReader
@@ -24,7 +24,7 @@ ASKS_AGAIN_AFTER = 10.0
 """Seconds after which a till that was told that it is pending asks for the charge again."""
 TRY_UNDOING_EVERY = 20.0
 """Seconds."""
-STRIPES: Mapping[str, Card] = {
+STRIPES: Mapping[str, StripeCard] = {
     name: read_card(None, play(TRACK_2, card.tracks[2]), None) for name, card in CARDS.items()
 }
 NEEDS_A_START = (JournalError, KeystoreError)

@@ -37,14 +37,15 @@ class Money(Struct, frozen=True):
 class Card(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """The card of a charge. Exactly one of ``track2``, ``pan`` and ``encrypted_card``.
 
-    ``masked_pan``: first six and last four digits at most; ``expiry``: YYMM; ``sequence``: the PAN sequence
+    ``masked_pan``: first six and last four digits at most; ``expiry``: YYMM, which only a reader that encrypts may
+    keep to itself; ``sequence``: the PAN sequence
     number, two digits. ``track2`` (the bytes of EMV tag 57) and ``pan`` (ASCII digits) are envelopes under TDK, as
     ``Keystore.seal_card`` makes them. ``encrypted_card`` is passed through from a reader that encrypts by itself:
     ``{"scheme": "dukpt-aes" or "dukpt-tdes", "ksn", "data"}``.
     """
 
     masked_pan: str
-    expiry: str
+    expiry: str | UnsetType = UNSET
     sequence: str | UnsetType = UNSET
     track2: Mapping[str, str] | UnsetType = UNSET
     pan: Mapping[str, str] | UnsetType = UNSET
@@ -54,7 +55,8 @@ class Card(Struct, frozen=True, omit_defaults=True, kw_only=True):
         """Raise CardDataError, quoting no digit, unless each field is what it should be."""
         if not re.match(r"^[0-9]{0,6}\*{2,}[0-9]{0,4}\Z", self.masked_pan):
             raise CardDataError("the masked card number shows more than its first six and last four digits")
-        if not re.match(r"^[0-9]{2}(0[1-9]|1[0-2])\Z", self.expiry):
+        unsaid = self.expiry is UNSET and self.encrypted_card is not UNSET
+        if not unsaid and not re.match(r"^[0-9]{2}(0[1-9]|1[0-2])\Z", self.expiry or ""):
             raise CardDataError("the card's expiry date is not YYMM")
         if self.sequence is not UNSET and not re.match(r"^[0-9]{2}\Z", self.sequence):
             raise CardDataError("the card's sequence number is not two digits")

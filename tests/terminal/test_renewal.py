@@ -38,9 +38,9 @@ from tests.terminal.kept import (
 class SlowShopper(HandedReader):
     """A reader whose shopper takes fifty seconds over the card."""
 
-    async def wait_for_card(self, *, timeout):
+    async def wait_for_card(self, *, timeout, sale):
         await asyncio.sleep(50)
-        return await super().wait_for_card(timeout=timeout)
+        return await super().wait_for_card(timeout=timeout, sale=sale)
 
 
 def test_keys_that_come_due_during_a_long_payment_are_renewed_after_it(make):

@@ -1,0 +1,1 @@
+"""What the data of a chip card mean: EMV, as far as a card has to be chosen and read."""
