@@ -45,6 +45,11 @@ OWN: dict[str, Own] = {
     "reconcile": Own("terminal.cli.books:reconcile", "Compare the journal with the host, payment by payment."),
     "totals": Own("terminal.cli.books:totals", "Add up a day."),
     "keys": Own("terminal.cli.keys:keys", "Show what is known of the keys, never the keys."),
+    "reader list": Own("terminal.cli.reader:list_", "List the serial ports, and what seems to be on each."),
+    "reader probe": Own("terminal.cli.reader:probe", "Ask a port which reader is there."),
+    "reader watch": Own("terminal.cli.reader:watch", "Show each card that comes, masked."),
+    "reader test": Own("terminal.cli.reader:test", "Test a reader, and report step by step."),
+    "reader trace": Own("terminal.cli.reader:trace", "Write down every frame while a card is read."),
 }
 
 
@@ -53,9 +58,12 @@ FOREIGN: dict[str, str] = {
     "swipe": "Swipe a simulated card at a reader's line.",
     "soak": "Live through days full of trouble, and check every one.",
     "prove": "Search the tables of a payment's life to their end.",
-    "reader": "Simulated readers.",
+    "reader": "Find, test and watch card readers.",
+    "reader emulate": "Be a reader, with cards, at the end of a line.",
+    "reader replay": "Be the reader of a trace.",
 }
-"""Commands that other packages are known to bring: an entry point has no text of its own until it is loaded."""
+"""Commands that other packages are known to bring, as an entry point has no text of its own until it is loaded; and
+groups."""
 
 
 class Commands(click.Group):
@@ -98,7 +106,8 @@ class Commands(click.Group):
                 raise click.ClickException(f"the entry point {point.name!r} ({point.value}) is not a command")
             _hand_over(ctx, cmd_name, loaded)
             return add_common_options(loaded)
-        if any(path[0] == cmd_name for path in self._found):
+        below = " ".join((*self._path, cmd_name, ""))
+        if any(path[0] == cmd_name for path in self._found) or any(name.startswith(below) for name in OWN):
             return Commands(cmd_name, (*self._path, cmd_name))
         return None
 
