@@ -8,12 +8,17 @@ Each can be set to leave out what stands in brackets. A track that was not reada
 is blank as N or not at all. The sensor digit says whether a card is in the slot; a message with nothing but it
 is no swipe.
 
+A MagTek reader that is told to also says when a card goes in and out: the sensor digit with nothing before it.
+ID TECH's can be set over the line (`hw.magstripe_setup`): ``?setup=idtech`` turns reading on, with sentinels and
+all of track 2, and finds out whether such a reader is there at all.
+
 These readers give card data in the clear: they are for the lab and for test cards.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
@@ -32,11 +37,14 @@ from construct import (
     Terminated,
 )
 
+from hw import magstripe_setup as setup
 from hw.card import StripeCard
 from hw.errors import FramingError
 from hw.line import Link
-from hw.reader import Capabilities, Reader
-from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, read_card
+from hw.masking import masked_tracks
+from hw.reader import Capabilities, CardInserted, CardRemoved, Reader
+from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, lrc, read_card
+from hw.trace import Language
 
 STX, ETX, CR, DLE, ESC = b"\x02", b"\x03", b"\r", b"\x10", b"\x1b"
 STARTS: Final = (b"%", b";", b"+")
@@ -96,6 +104,8 @@ adapter holds them back for 16 ms, a network for some more; a person needs longe
 
 
 _LEADS: Final = (b"", STX, ESC, STX + ESC)
+NOTICES: Final = 16
+"""Notices that are kept: a card in and out a few times while nobody looks."""
 
 
 class Framer:
@@ -107,6 +117,10 @@ class Framer:
     """
 
     def __init__(self) -> None:
+        self.dropped = 0
+        """Bytes so far that were no part of a message."""
+        self.notices: deque[bool] = deque(maxlen=NOTICES)
+        """A card went in (True) or out, without any track: taken by whoever wants to know."""
         self._message = bytearray()
         self._open: int | None = None  # where the track begins that has no end sentinel yet
 
@@ -168,11 +182,16 @@ class Framer:
         elif bytes(message) + byte in _LEADS:
             message += byte
         else:
+            if message and byte in (b"0", b"1"):
+                self.notices.append(byte == b"1")
+            self.dropped += len(message) + (byte not in _LEADS)
             message[:] = byte if byte in _LEADS else b""
 
     def _end(self, ended: list[bytes], *, whole: bool = True) -> None:
         if whole and bytes(self._message) not in _LEADS:
             ended.append(bytes(self._message))
+        else:
+            self.dropped += len(self._message)
         self._message.clear()
         self._open = None
 
@@ -213,15 +232,46 @@ def _card(pieces: list[Any]) -> StripeCard:
     return read_card(tracks.get(1), tracks.get(2), tracks.get(3))
 
 
+def describe(message: bytes) -> str:
+    """What a message is, without card data."""
+    for make, frame in FRAMES.items():
+        found = _fit(frame, message)
+        if found is not None and found.tracks:
+            return f"swipe ({make}), {len(found.tracks)} tracks"
+    return f"{len(message)} bytes"
+
+
+def masked(message: bytes) -> bytes:
+    """The message with nobody's card in it; where it has LRCs they are right."""
+    for frame in FRAMES.values():
+        found = _fit(frame, message)
+        if found is not None and found.tracks:
+            for piece in found.tracks:
+                piece.data = masked_tracks(piece.start + piece.data + b"?")[1:-1]
+                if piece.get("lrc"):
+                    track = TRACK_1 if piece.start == b"%" else TRACK_2
+                    piece.lrc = lrc(track, piece.data.decode("ascii")).encode("ascii")
+            return bytes(frame.build(found))
+    return masked_tracks(message)
+
+
+LANGUAGE: Final = Language(describe=describe, masked=masked)
+
+
 class MagstripeReader(Reader):
     """``magstripe://``: any of the three makes, told apart by itself or named with ``?format=``."""
 
-    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"format": ("auto", *FRAMES)}
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"format": ("auto", *FRAMES), "setup": ("leave", "idtech")}
 
     @property
     def capabilities(self) -> Capabilities:
         """A stripe, in the clear."""
         return Capabilities(stripe=True)
+
+    async def _start(self, link: Link) -> None:
+        if self.options["setup"] == "idtech":
+            await setup.change(link, setup.ENABLE, b"1")
+            await setup.change(link, setup.SENTINELS, b"1")
 
     async def _next_card(self, link: Link) -> StripeCard:
         framer = Framer()
@@ -234,5 +284,18 @@ class MagstripeReader(Reader):
                 messages = framer.feed(data) if data else framer.quiet()
             else:
                 messages = framer.feed(data)
+            self._count(framer, data, messages)
             if messages:
                 return parse(messages[0], self.options["format"])
+
+    def _count(self, framer: Framer, data: bytes, messages: list[bytes]) -> None:
+        self.statistics.bytes_in += len(data)
+        self.statistics.frames_in += len(messages)
+        self.statistics.dropped += framer.dropped
+        framer.dropped = 0
+        while framer.notices:
+            inserted = framer.notices.popleft()
+            self.on_event(CardInserted(url=self.url) if inserted else CardRemoved(url=self.url))
+        if self.tracer is not None:
+            for message in messages:
+                self.tracer.frame("in", message, LANGUAGE)

@@ -156,11 +156,13 @@ def masked_tracks(data: bytes) -> bytes:
         if hidden := _HIDDEN.fullmatch(text):
             number, name, rest = hidden.groups()
             text = number + re.sub(rb"[^^=]", b"X", name) + rest[:7] + _DIGIT.sub(b"0", rest[7:])
+        elif len(text) == 1:  # that a track could not be read
+            pass
         elif start == b"%":
             text = _track1(text) if text[:1] == b"B" and text.count(b"^") == 2 else _zeros(text)
         elif rest and first.isdigit():
             text = _number(first.decode("ascii")).encode("ascii") + b"=" + rest[:7] + b"0" * len(rest[7:])
-        elif len(text) > 1:  # a single letter says that a track could not be read
+        else:
             text = _zeros(text)
         return start + text + b"?"
 

@@ -4,19 +4,22 @@ The frames are those of `hw.magstripe`, so that what the driver parses is what i
 makers' is tested against the manuals' examples. Like a reader it decodes the stripe itself, and says E for a
 track whose parity or LRC is wrong. It also misbehaves on request.
 
-Not modelled: setup commands, beeper and lights, the formats of driving licences (AAMVA, CA-DMV).
+ID TECH's takes settings too, once it runs, and reading can be turned off by one; MagTek's says when a card goes in
+and out. Not modelled: what the other settings do, beeper and lights, the formats of driving licences (AAMVA,
+CA-DMV).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from hw.errors import CardError
+from hw import magstripe_setup as setup
+from hw.errors import CardError, LineGone, ProtocolError
 from hw.magstripe import CR, DLE, ESC, ETX, FRAMES, STX
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, Track, decode, play
 from sim.reader.line import Line, PtyLine, SocketLine
@@ -27,6 +30,20 @@ FORMATS: Final = tuple(FRAMES)
 
 NOISE: Final = b"\x00\xff\x7fE?0\r%B47\x80;12"
 """What a bad contact makes: odd bytes, and the beginnings of tracks that never were."""
+
+
+AS_SHIPPED: Final[Mapping[int, bytes]] = {
+    setup.BEEP: b"2",
+    setup.SENTINELS: b"1",
+    setup.ENABLE: b"1",
+    setup.BAUD: b"5",
+    setup.BITS: b"0",
+    setup.PARITY: b"0",
+    setup.STOP: b"0",
+}
+"""Settings of an ID TECH reader as it comes: 9600 8N1, and everything is sent."""
+LONGEST_SETTING: Final = 64
+"""Bytes of a command that it remembers."""
 
 
 class Fault(StrEnum):
@@ -95,9 +112,49 @@ class MagstripeEmulator:
     def __init__(self, line: Line, make: str = "magtek") -> None:
         self._line = line
         self._make = make
+        self.settings = dict(AS_SHIPPED)
+        self.refuses: set[int] = set()
+        """Settings that it does not know: it says NAK to them."""
+        self.commands: list[bytes] = []
+
+    async def run(self) -> None:
+        """Take settings until the plug is pulled. What it is sent otherwise, readers do not hear."""
+        held = b""
+        with suppress(LineGone):
+            while True:
+                held = (held + await self._line.read())[-LONGEST_SETTING:]
+                start = held.find(STX)
+                for end in range(start + 4, len(held) + 1) if start >= 0 else ():
+                    with suppress(ProtocolError):
+                        setting, data = setup.parse(held[start:end])
+                        self.commands.append(held[start:end])
+                        held = held[end:]
+                        await self._set(setting, data)
+                        break
+
+    async def _set(self, setting: int, data: bytes | None) -> None:
+        if setting in self.refuses:
+            await self._line.write(bytes((setup.NAK,)))
+            return
+        told = setup.build_settings(self.settings) if setting == setup.ALL else b""
+        if setting == setup.DEFAULTS:
+            self.settings = dict(AS_SHIPPED)
+        elif data is not None:
+            self.settings[setting] = data
+        await self._line.write(bytes((setup.ACK,)) + told)
+
+    async def insert(self) -> None:
+        """MagTek: say that a card went in, before anything is read of it."""
+        await self._line.write(STX + ESC + b"1" + CR + ETX)
+
+    async def remove(self) -> None:
+        """MagTek: say that a card came out of which nothing was read."""
+        await self._line.write(STX + ESC + b"0" + CR + ETX)
 
     async def swipe(self, card: Stripe | str, fault: Fault | None = None) -> None:
         """Swipe a card of `CARDS`, or any other; raises LineGone when the line is closed already."""
+        if self.settings[setup.ENABLE] == b"0":
+            return
         stripe = CARDS[card] if isinstance(card, str) else card
         stripe = _DAMAGE.get(fault, _DAMAGE[None])(stripe)
         message = swipe_bytes(stripe, self._make)

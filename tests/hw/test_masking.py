@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hw.masking import MASKS, masked_command, masked_objects, masked_pan, masked_response
+from hw.masking import MASKS, masked_command, masked_objects, masked_pan, masked_response, masked_tracks
 from hw.pan import luhn_digit, passes_luhn
 from hw.tlv import Tlv, encode, find, parse, template
 
@@ -79,3 +79,22 @@ def test_commands_lose_their_pins_and_responses_keep_their_status():
     assert masked_command(select) == select
     assert masked_response(bytes.fromhex("5a0847617390010101199000")).hex() == "5a0847617300000101199000"
     assert masked_response(b"\x12\x34\x56\x90\x00") == b"\0\0\0\x90\0"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"%B4761739001010119^DOE/J^28122011234?;4761739001010119=28122011234?", None),
+        (b";4761********0119=2812201*****?", b";4761********0119=2812201*****?"),
+        (b"%*4761********0119^DOE/J^2812***99?", b"%*4761********0119^XXXXX^2812***00?"),
+        (b"%E?;4111111111111111=28121011?", b"%E?;4111110000091111=28121010?"),
+        (b"call 123456789 or 1234567", b"call 000000000 or 1234567"),
+        (b";12345678901?", b";00000000000?"),
+    ],
+)
+def test_stripe_tracks_among_anything_else(said: bytes, shown: bytes | None) -> None:
+    masked = masked_tracks(said)
+    assert masked == shown if shown is not None else masked != said
+    assert len(masked) == len(said)
+    assert b"4761739001010119" not in masked
+    assert masked_tracks(masked) == masked
