@@ -40,6 +40,7 @@ DRIVERS: Final[Mapping[str, str]] = {
     "acs": "hw.acs:AcsReader",
     "gemcore": "hw.gemcore:GemcoreReader",
     "magstripe": "hw.magstripe:MagstripeReader",
+    "pcsc": "hw.pcsc:PcscReader",
     "pn532": "hw.pn532:Pn532Reader",
     "vivopay": "hw.vivopay:VivopayReader",
 }
@@ -187,6 +188,10 @@ class Reader(ABC):
             await link.close()
             raise
         self._link = link
+        self._opened()
+
+    def _opened(self) -> None:
+        """Count that the reader is open, and tell where it had been gone."""
         self.statistics.openings += 1
         if self._lost:
             self._lost = False
