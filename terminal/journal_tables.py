@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -136,6 +137,7 @@ def _row(known: Known) -> tuple[Any, ...]:
     )
 
 
+@lru_cache(maxsize=2048)  # those of the last minutes are read at every charge and at every start
 def _known(row: tuple[Any, ...]) -> Known:
     begun, news, mark, facts = row
     try:
