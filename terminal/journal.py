@@ -251,7 +251,7 @@ class Journal:
         self._store.fresh()
         with self._store.damage:
             db = self._store.db
-            return journal_gaps.follows_another(db) or journal_gaps.longest_rest(db) > memory
+            return journal_gaps.follows_another(db) or journal_gaps.rested(db, memory)
 
     @property
     def kept_since(self) -> datetime | None:

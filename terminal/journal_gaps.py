@@ -15,8 +15,10 @@ from typing import Final
 from terminal.clock import parse_rfc3339
 from terminal.journal_chain import Care
 
-LATEST: Final = 1000
+LATEST: Final = 500
 """How many of the latest records are looked at for a time in which nothing was written."""
+_HOUR, _MINUTE = len("2025-12-13T14"), len("2025-12-13T14:25")
+"""Characters up to which two moments of the same hour, or minute, are the same: to read them is not needed."""
 
 
 def follows_another(db: sqlite3.Connection) -> bool:
@@ -26,11 +28,14 @@ def follows_another(db: sqlite3.Connection) -> bool:
     return bool(_base(db)) if first is None else first[0] == Care.SUCCEEDS
 
 
-def longest_rest(db: sqlite3.Connection) -> timedelta:
-    """The longest time between two of the latest records. Raises ValueError."""
+def rested(db: sqlite3.Connection, memory: timedelta) -> bool:
+    """Whether more than ``memory`` lies between two of the latest records. Raises ValueError."""
     rows = db.execute("SELECT at FROM records ORDER BY seq DESC LIMIT ?", (LATEST,)).fetchall()
-    moments = [parse_rfc3339(at) for (at,) in rows]
-    return max((later - earlier for later, earlier in pairwise(moments)), default=timedelta())
+    same = _HOUR if memory >= timedelta(hours=1) else _MINUTE
+    return any(
+        later[:same] != earlier[:same] and parse_rfc3339(later) - parse_rfc3339(earlier) > memory
+        for (later,), (earlier,) in pairwise(rows)
+    )
 
 
 def kept_since(db: sqlite3.Connection) -> datetime | None:

@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -134,3 +135,12 @@ def test_nothing_has_left_a_journal_that_was_never_compacted(tmp_path):
         assert journal.kept_since is None
         assert journal.compact(NOON + timedelta(days=1), NOON + timedelta(days=2), scheme) == 0
         assert journal.kept_since == NOON + timedelta(days=2)
+
+
+@pytest.mark.parametrize("memory", [timedelta(minutes=5), timedelta(hours=2), timedelta(days=1)])
+def test_a_time_without_a_record_is_noticed_where_it_is_longer_than_the_hosts_memory(tmp_path, memory):
+    with closing(Journal.create(tmp_path / "journal.db", "j1")) as journal:
+        for number, after in ((1, timedelta()), (2, memory), (3, 2 * memory + timedelta(seconds=1))):
+            assert not journal.may_lack(memory)
+            journal.begin(replace(charge(number), created_at=NOON + after), REQUEST)
+        assert journal.may_lack(memory)
