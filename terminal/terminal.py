@@ -241,7 +241,9 @@ class Terminal:
         """The till does not want the charge, whatever state it is in; the charge as it stands then.
 
         It is on disk at once that it is not to stand; where the host does not answer, ``keep`` and ``resolve`` go
-        on. Raises PaymentRefused for one that was refunded already, HostRefused for one that is settled.
+        on. One that is approved already is canceled as by ``cancel``, and stands where that raises. Raises
+        PaymentRefused for one that was refunded already or is being forwarded, HostRefused for one that is settled,
+        HostUnreachable for one that is approved.
         """
         payment = finding.charge(self.journal, reference)
         if payment.state is State.APPROVED:
