@@ -35,7 +35,10 @@ def terminal_config(device: Device, merchant_id: str) -> dict[str, Any]:
             "currency": "EUR",
         },
         "emv": {
-            "aids": ["A0000000031010", "A0000000032010", "A0000000041010", "A0000000043060", "A00000002501"],
+            "aids": [
+                "A0000000031010", "A0000000032010", "A0000000041010", "A0000000043060", "A00000002501",
+                "A0000000651010", "A0000001523010",
+            ],
             "terminal_capabilities": "60D8C8",
             "additional_capabilities": "F000F0A001",
             "terminal_type": "25",
