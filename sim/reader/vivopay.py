@@ -335,7 +335,7 @@ class VivopayEmulator:
         (source, card), self._card = self._card, None
         if not isinstance(card, Stripe):
             return
-        shown = (await read(card)).texts
+        shown = (await read(card, source)).texts
         texts = "".join(f"{'%' if track == 1 else ';'}{text}?" for track, text in shown.items()).encode("ascii")
         application = MSR_APPLICATION if source is Source.STRIPE else 0x02
         await self._line.write(build_event(bytes.fromhex("03030000")))

@@ -9,17 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import shake_256
 from inspect import isawaitable
 from typing import Final, Literal, Protocol
 
-from hw import tlv, vivopay_msr
-from hw.apdu import Command, Response
+from hw import vivopay_msr
+from hw.apdu import Response
+from hw.card import EntryMode
 from hw.errors import CardError
 from hw.stripe import TRACK_1, TRACK_2, play
 from hw.vivopay_result import Scheme, Source
 from hw.vivopay_tlv import ENCRYPTION, ERROR, KSN, MSR, Cover, Item, encode
 from sim.reader.stripes import Stripe
+from terminal.emv import read as emv
+from terminal.emv.read import Interface
+from terminal.emv.tags import Tag
+from terminal.emv.terminal_data import terminal_data
+from terminal.money import Amount
 
 _BITS: Final = {Source.CONTACT: 0, Source.CONTACTLESS: 0x01, Source.MSD: 0x11, Source.STRIPE: 0x08}
 _ENTRY: Final = {Source.CONTACT: 0x05, Source.CONTACTLESS: 0x07, Source.MSD: 0x91, Source.STRIPE: 0x90}
@@ -30,6 +37,8 @@ _BASES: Final[dict[Scheme, bytes]] = {
 }
 """Key serial numbers before the first card: 10 bytes (ANSI X9.24-1), or 12 (X9.24-3)."""
 _MASK: Final = "C"
+_TERMINAL: Final = terminal_data(None, Amount(1, "EUR"), datetime(2026, 1, 1, tzinfo=UTC), bytes(4))
+"""What the kernel tells a card of the sale: cards that answer as data in a file says do not mind."""
 
 
 class ChipToRead(Protocol):
@@ -54,10 +63,10 @@ class Read:
     objects: tuple[Item, ...] = ()
 
 
-async def read(card: Stripe | ChipToRead) -> Read:
+async def read(card: Stripe | ChipToRead, source: Source) -> Read:
     """Read a card; CardError where it does not read."""
     if not isinstance(card, Stripe):
-        return await _read_chip(card)
+        return await _read_chip(card, EntryMode.CHIP if source is Source.CONTACT else EntryMode.CONTACTLESS)
     texts = {}
     for track in (TRACK_1, TRACK_2):
         try:
@@ -70,35 +79,21 @@ async def read(card: Stripe | ChipToRead) -> Read:
     return Read(bytes.fromhex(nibbles if len(nibbles) % 2 == 0 else nibbles + "F"), texts)
 
 
-async def _read_chip(chip: ChipToRead) -> Read:
-    """Directory, first application, processing options, records (EMV 4.3 Book 3, section 10)."""
-
-    async def ask(command: Command) -> tuple[tlv.Tlv, ...]:
-        response = Response.decode(await transmit(chip, command.encode()))
-        return tuple(tlv.walk(tlv.parse(response.data))) if response.ok else ()
-
-    found: dict[int, bytes] = {}
-    for name in (b"2PAY.SYS.DDF01", b"1PAY.SYS.DDF01"):
-        found |= {one.tag: one.value for one in await ask(Command(0, 0xA4, 4, 0, name, 256))}
-        if 0x4F not in found and 0x88 in found:
-            record = await ask(Command(0, 0xB2, 1, found[0x88][0] << 3 | 4, le=256))
-            found |= {one.tag: one.value for one in record}
-        if 0x4F in found:
-            break
-    if 0x4F not in found:
-        raise CardError("the card names no application")
-    found |= {one.tag: one.value for one in await ask(Command(0, 0xA4, 4, 0, found[0x4F], 256))}
-    size = sum(length for _, length in tlv.parse_dol(found.get(0x9F38, b"")))
-    options = tlv.Tlv(0x83, bytes(size)).encode()
-    told = {one.tag: one.value for one in await ask(Command(0x80, 0xA8, 0, 0, options, 256))}
-    found |= told
-    afl = told.get(0x94) or told.get(0x80, b"")[2:]
-    for at in range(0, len(afl) - 3, 4):
-        for record_number in range(afl[at + 1], afl[at + 2] + 1):
-            record = await ask(Command(0, 0xB2, record_number, afl[at] & 0xF8 | 4, le=256))
-            found |= {one.tag: one.value for one in record}
-    shown = tuple(Item(tag, found[tag]) for tag in (0x50, 0x84, 0x82, 0x5F24, 0x5F34) if tag in found)
-    return Read(found.get(0x57) or found.get(0x9F6B, b""), {}, shown)
+async def _read_chip(chip: ChipToRead, interface: Interface) -> Read:
+    """As a terminal reads it that knows nothing of the sale."""
+    asking = emv.read(interface, _TERMINAL)
+    command = next(asking)
+    try:
+        while True:
+            command = asking.send(Response.decode(await transmit(chip, command.encode())))
+    except StopIteration as done:
+        data: emv.CardData = done.value
+    objects = (
+        Item(Tag.LABEL, data.label.encode("latin-1", "replace")),
+        Item(Tag.DF_NAME, data.aid),
+        *((Item(Tag.PAN_SEQUENCE, bytes.fromhex(data.sequence)),) if data.sequence else ()),
+    )
+    return Read(data.track2.encode(), {}, objects)
 
 
 class Kernel:
@@ -125,7 +120,7 @@ class Kernel:
 
     async def result(self, source: Source, card: Stripe | ChipToRead) -> bytes:
         """The data of an answer to an activation; CardError where the card does not read."""
-        got = await read(card)
+        got = await read(card, source)
         if not got.track2 and source is not Source.STRIPE:
             raise CardError("the card has no track 2")
         if self.scheme is not None:

@@ -168,6 +168,31 @@ def test_a_swipe_that_the_reader_has_encrypted(scheme, block) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("objects", "pan", "expiry"),
+    [
+        ("57C108 0011223344556677  5AA108 4761CCCCCCCC0119  5F2403 281231", "4761********0119", "2812"),
+        ("57C108 0011223344556677  5AA108 47617390CCCC0119", "476173******0119", ""),
+        ("57C108 0011223344556677  5AA108 4761739001010119", "476173******0119", ""),  # it forgot to mask
+        ("57C108 0011223344556677", "**", ""),
+    ],
+)
+def test_what_is_shown_of_an_encrypted_card(objects: str, pan: str, expiry: str) -> None:
+    data = bytes.fromhex("C1 DFEE120A FFFF9876543210E00001" + objects)
+    card = card_of(activation(Message(0x02, 0x00, data)))
+    assert isinstance(card, SealedCard)
+    assert (card.masked_pan, card.expiry) == (pan, expiry)
+
+
+def test_what_is_shown_of_an_encrypted_swipe() -> None:
+    for shown, pan in (({1: H1}, "4761********0119"), ({}, "**")):
+        swipe = msr.Swipe(shown, {1: bytes(40)}, bytes(range(10)))
+        value = msr.build(swipe, {1: len(T1)})
+        card = card_of(result(0x00, 0xC8, Item(MSR, value).encode()))
+        assert isinstance(card, SealedCard)
+        assert (card.masked_pan, card.data) == (pan, bytes(40))
+
+
 def test_a_swipe_without_its_key_s_number_or_its_check_is_refused() -> None:
     swipe = msr.Swipe({2: H2}, {2: bytes(32)})
     with pytest.raises(ProtocolError, match="without the serial number"):

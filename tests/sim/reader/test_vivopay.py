@@ -9,16 +9,19 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from hw import tlv
 from hw.apdu import Command
 from hw.card import ChipCard, EntryMode, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, CardGone, LineGone, NoAnswer, TimedOut
 from hw.line import Link
-from hw.reader import Sale, open_reader
+from hw.reader import CardInserted, ReaderEvent, ReaderGone, Sale, open_reader
 from hw.trace import Tracer, read_trace
 from hw.vivopay import VivopayReader
 from hw.vivopay_frames import Framer, Message, build_command, parse
 from hw.vivopay_result import activation, card_of
 from hw.vivopay_tlv import BURST
+from sim.card.files import card_file
+from sim.card.virtual import VirtualCard, inserted, tapped
 from sim.reader.memory import MemoryLine
 from sim.reader.stripes import CARDS
 from sim.reader.vivopay import VivopayEmulator, on_pty, on_socket
@@ -241,17 +244,28 @@ def test_an_old_contactless_card() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("way", ["tap", "insert"])
-def test_its_kernel_reads_a_chip(way: str) -> None:
-    async def main() -> None:
-        async with on_pty() as made, open_reader(made.url) as reader:
-            getattr(made.reader, way)(Chip())
-            card = await reader.wait_for_card(20)
-            assert isinstance(card, ResultCard)
-            assert (card.pan, card.expiry) == ("4761739001010119", "2812")
-            assert bytes.fromhex("500456495341") in card.tags
+@pytest.mark.parametrize("name", ["visa-credit", "mastercard-debit", "maestro"])
+@pytest.mark.parametrize(("way", "made"), [("tap", tapped), ("insert", inserted)])
+def test_its_kernel_reads_a_chip(way: str, made: Callable[[str], VirtualCard], name: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        getattr(emulator, way)(made(name))
+        card = await reader.wait_for_card(20)
+        assert isinstance(card, ResultCard)
+        assert card.masked_pan == card_file(name).masked_pan
+        assert card.entry_mode is (EntryMode.CHIP if way == "insert" else EntryMode.CONTACTLESS)
+        assert tlv.find(tlv.parse(card.tags), 0x84)
 
-    asyncio.run(main())
+    in_memory(body)
+
+
+@pytest.mark.parametrize("name", ["blocked", "not-for-payment", "garbled"])
+def test_its_kernel_refuses_a_chip(name: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.insert(inserted(name))
+        with pytest.raises(CardError):
+            await reader.wait_for_card(20)
+
+    in_memory(body)
 
 
 @pytest.mark.parametrize(
@@ -348,6 +362,50 @@ def test_a_card_that_does_not_read() -> None:
             await reader.wait_for_card(10)
 
     in_memory(body)
+
+
+def test_the_line_goes_away_between_two_apdus() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        events: list[ReaderEvent] = []
+        reader.on_event = events.append
+        emulator.tap(Chip())
+        card = await reader.wait_for_card(5)
+        assert isinstance(card, ChipCard)
+        emulator.misbehave(Fault.UNPLUG, on=0x2C)
+        with pytest.raises(LineGone):
+            await card.transmit(Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256))
+        with pytest.raises(CardGone):
+            await card.transmit(Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256))
+        await card.release()
+        assert [type(event) for event in events] == [CardInserted, ReaderGone]
+
+    in_memory(body, "?mode=passthrough")
+
+
+@pytest.mark.parametrize(("fault", "error"), [(Fault.UNKNOWN_STATUS, CardError), (Fault.SILENCE, NoAnswer)])
+def test_an_apdu_that_is_not_answered(fault: Fault, error: type[Exception]) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.tap(Chip())
+        card = await reader.wait_for_card(5)
+        assert isinstance(card, ChipCard)
+        emulator.misbehave(fault, on=0x2C)
+        with pytest.raises(error):
+            await card.transmit(Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256))
+        emulator.misbehave(Fault.UNPLUG, on=0x2C)
+        await card.release()
+
+    in_memory(body, "?mode=passthrough")
+
+
+def test_a_slow_card_is_waited_for() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.tap(Chip())
+        card = await reader.wait_for_card(5)
+        assert isinstance(card, ChipCard)
+        emulator.misbehave(Fault.SLOW_CARD, on=0x2C)
+        assert (await card.transmit(Command(0, 0xA4, 4, 0, b"2PAY.SYS.DDF01", 256))).ok
+
+    in_memory(body, "?mode=passthrough")
 
 
 def test_contact_mode_and_going_online() -> None:
