@@ -51,7 +51,8 @@ class Row:
     status: str
     entry_mode: str
     refunds: tuple[tuple[str, int, str], ...]
-    """(refund id, minor units, status) in order of their ids."""
+    """Those that stand: (idempotency key, minor units, status), in order of their keys. One that failed has moved
+    nothing, whichever side knows of it; the host's id of one whose answers were all lost is never learnt."""
     certain: bool = True
     """Whether ``minor`` and ``charge_id`` are known for sure: a charge that was undone unseen may lack them."""
 
@@ -62,8 +63,8 @@ def journal_rows(payments: Iterable[Payment]) -> list[Row]:
     payments = list(payments)
     refunds: dict[str, list[tuple[str, int, str]]] = {}
     for payment in payments:
-        if payment.kind is Kind.REFUND and payment.refund_id:
-            entry = (payment.refund_id, payment.amount.minor, payment.state.value)
+        if payment.kind is Kind.REFUND and payment.state is State.APPROVED:
+            entry = (payment.id, payment.amount.minor, payment.state.value)
             refunds.setdefault(payment.parent, []).append(entry)
     return [
         Row(
@@ -94,7 +95,13 @@ def ledger_rows(ledger: Mapping[str, Any], terminal_id: str) -> list[Row]:
             currency=charge["amount"]["currency"],
             status=charge["status"],
             entry_mode=charge["entry_mode"],
-            refunds=tuple(sorted((r["id"], int(r["amount"]["value"]), r["status"]) for r in charge["refunds"])),
+            refunds=tuple(
+                sorted(
+                    (r["idempotency_key"] or r["id"], int(r["amount"]["value"]), r["status"])
+                    for r in charge["refunds"]
+                    if r["status"] == "approved"
+                )
+            ),
         )
         for charge in ledger["charges"]
         if charge["terminal_id"] == terminal_id

@@ -106,7 +106,7 @@ def refunds_are_made_once(seen: Evidence) -> Iterator[Violation]:
     for told in seen.record.told:
         if told.kind is Kind.REFUND and told.state is State.APPROVED:
             owner = seen.by_charge_id.get(told.charge_id)
-            if owner is None or told.refund_id not in {refund["id"] for refund in owner["refunds"]}:
+            if owner is None or told.payment_id not in {refund["idempotency_key"] for refund in owner["refunds"]}:
                 yield Violation(
                     "refunded_once", told.reference, "the till was told of a refund that the host has not"
                 )

@@ -107,7 +107,7 @@ def planned(
         if charge.hold or charge.minor % 100 == IN_PART:
             steps += _drawn(HELD, reference, dice)
         if dice.chance(0.5):
-            steps.append(of.Wait(seconds=float(1 + dice.below(30))))
+            steps.append(of.Wait(seconds=float(1 + dice.below(16))))
         if after := _drawn(AFTER_A_SALE, reference, dice):
             coming.setdefault(number + dice.below(LATER), []).extend(after)
         steps += coming.pop(number, [])

@@ -97,7 +97,13 @@ def test_what_may_not_be(seen: Evidence, rule: str) -> None:
 
 def test_a_refund_that_was_made_twice() -> None:
     made = [
-        {"id": f"rf_{n}", "amount": {"value": "100", "currency": "EUR"}, "status": "approved", "reason": "cold"}
+        {
+            "id": f"rf_{n}",
+            "idempotency_key": str(n),
+            "amount": {"value": "100", "currency": "EUR"},
+            "status": "approved",
+            "reason": "cold",
+        }
         for n in range(2)
     ]
     assert "refunded_once" in rules(evidence(ledger=[booked(status="partially_refunded", refunds=made)]))
@@ -177,7 +183,13 @@ def test_secrets_failures_and_what_the_till_could_not_undo() -> None:
 
 def test_with_what_only_a_person_can_go_on() -> None:
     failed = [
-        {"id": "rf_1", "amount": {"value": "1250", "currency": "EUR"}, "status": "failed", "reason": "reversal"}
+        {
+            "id": "rf_1",
+            "idempotency_key": "k",
+            "amount": {"value": "1250", "currency": "EUR"},
+            "status": "failed",
+            "reason": "reversal",
+        }
     ]
     seen = left(ledger=[booked(refunds=failed)], payments=[charge(state=State.REVERSING)])
     assert {"left_free", "stuck"} <= rules(seen)
