@@ -266,7 +266,7 @@ def about_machine() -> dict[str, str]:
 def about_line(reader: Reader) -> dict[str, str]:
     """The line of a reader: which port, and what is known of it."""
     address = parse_address(reader.url)
-    options = {**reader.LINE, **address.options} if "socket://" not in address.line else {}
+    options = dict(address.options) if "socket://" in address.line else {**reader.LINE, **address.options}
     said = {"line": " ".join((address.line or "none", *(f"{name}={value}" for name, value in options.items())))}
     if "://" in address.line or not address.line.startswith("/"):
         return said

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -13,6 +11,7 @@ import click
 
 from hw.errors import ReaderError
 from hw.link import open_link
+from sim.cli.keys import presses
 from sim.reader.line import Line, PtyLine
 from sim.reader.magstripe import FORMATS, Fault, MagstripeEmulator
 from sim.reader.stripes import CARDS
@@ -72,7 +71,7 @@ def swipe(
             if every is not None:
                 when = _each(every)
             elif not at_once:
-                when = _presses(sys.stdin.fileno())
+                when = presses("--at-once or --every")
             reader = MagstripeEmulator(line, make)
             async for _ in when:
                 await reader.swipe(card, Fault(fault) if fault else None)
@@ -104,24 +103,3 @@ async def _each(seconds: float) -> AsyncIterator[None]:
     while True:
         yield
         await asyncio.sleep(seconds)
-
-
-async def _presses(keys: int) -> AsyncIterator[None]:
-    """Each line that comes in, until the input ends."""
-    loop = asyncio.get_running_loop()
-    readable = asyncio.Event()
-    try:
-        loop.add_reader(keys, readable.set)
-    except PermissionError:  # a file: it is never not ready, and so cannot be waited for
-        raise click.UsageError("There is no keyboard to press ENTER on: say --at-once or --every.") from None
-    try:
-        while True:
-            await readable.wait()
-            typed = os.read(keys, 4096)
-            if not typed:
-                return
-            for _ in range(typed.count(b"\n")):
-                yield
-            readable.clear()
-    finally:
-        loop.remove_reader(keys)

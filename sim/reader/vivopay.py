@@ -332,9 +332,11 @@ class VivopayEmulator:
     async def _burst(self) -> None:
         """A card in burst mode is told at once: lights, then its tracks."""
         assert self._card is not None
-        (source, card), self._card = self._card, None
-        if not isinstance(card, Stripe):
+        source, card = self._card
+        if not isinstance(card, Stripe):  # which stays where it is, for whoever asks for it
+            self._came.set()
             return
+        self._card = None
         shown = (await read(card, source)).texts
         texts = "".join(f"{'%' if track == 1 else ';'}{text}?" for track, text in shown.items()).encode("ascii")
         application = MSR_APPLICATION if source is Source.STRIPE else 0x02

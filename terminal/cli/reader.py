@@ -11,7 +11,7 @@ import click
 from hw.errors import NoAnswer, ReaderError
 from terminal import log
 from terminal.cli.common import Common
-from terminal.cli.text import columns, printable
+from terminal.cli.text import columns, counted, printable
 
 if TYPE_CHECKING:
     from hw.finding import Port
@@ -172,7 +172,7 @@ def trace(common: Common, url: str, file: IO[str], timeout: float) -> None:
     counts = reader.statistics
     frames = counts.frames_in + counts.frames_out
     if file.name != "<stdout>":
-        told = f"{in_words(facts)}; {frames} frames are in {file.name}"
+        told = f"{in_words(facts)}; {counted(frames, 'frame')} in {file.name}"
         common.screen.result({**facts, "event": "result", "frames": frames, "exit_code": 0}, [printable(told)])
 
 
