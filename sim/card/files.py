@@ -144,8 +144,8 @@ class CardFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def track2(self) -> Track2 | None:
-        """What the first of its applications that has one says in tag 57, or in 5A and 5F24; None without any."""
-        for one in (*self.contact, *self.contactless):
+        """What its foremost application says in tag 57, or in 5A and 5F24; None where none of them does."""
+        for one in sorted((*self.contact, *self.contactless), key=lambda one: one.priority):
             found = one.objects
             if 0x57 in found:
                 return Track2.decode(found[0x57])
