@@ -64,7 +64,8 @@ class Resolver:
         self._refunds: dict[str, datetime] = {}
         exchange.on_refund = self._watch
         now, alive = clock.now(), journal.last_at
-        for payment in journal.begun_since(now - timedelta(seconds=REFUND_CHECKS[-1])):
+        began = min(now, alive or now)  # a clock that is ahead at the start makes no refund old
+        for payment in journal.begun_since(began - timedelta(seconds=REFUND_CHECKS[-1])):
             if payment.kind is Kind.REFUND:
                 self._watch(payment, since=alive)
 
