@@ -153,6 +153,18 @@ class TestADayLived:
     def test_nor_in_a_longer_day(self, seed: int) -> None:
         assert [str(one) for one in run.lived(planned(seed, 2500)).violations] == []
 
+    def test_a_refund_is_looked_at_again_though_the_clock_was_a_day_ahead_at_the_start(self) -> None:
+        steps = [
+            of.ClockJump(seconds=-90_000.0),
+            of.Wait(seconds=600.0),
+            of.Charge(reference="r", minor=3645),  # an amount whose refunds fail later
+            of.Refund(reference="r", name="all"),
+            of.PowerOff(),
+        ]
+        done = run.lived(Day(seed=1, steps=steps))
+        assert done.violations == []
+        assert done.happened["refund failed"] == 1
+
     def test_what_happened_too_rarely_is_named(self) -> None:
         often = dict.fromkeys(run.FAULT_KINDS, run.AT_LEAST)
         cuts = dict.fromkeys(run.CUT_POINTS, run.AT_LEAST)
