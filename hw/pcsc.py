@@ -28,7 +28,7 @@ from hw.trace import Language, Way
 
 RETURNS: Final = 2.0
 """Seconds for which a reader that went away is waited for, when it is opened again."""
-NOTICES: Final = 1.0
+NOTICES: Final = 2.0
 """Seconds for which a card that failed is watched: the service takes a moment to notice that it was pulled."""
 LOOK: Final = 0.5
 """Seconds between two looks at the list of readers meanwhile: a notice that comes before the wait is lost."""
