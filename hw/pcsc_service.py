@@ -88,6 +88,7 @@ NOT_RUNNING: Final = "the PC/SC service is not running"
 
 CODES: Final[Mapping[int, tuple[type[ReaderError], str, str]]] = {
     NO_SERVICE: (LineGone, NOT_RUNNING, _START),
+    0x80100002: (LineGone, "the reader is closed", "Open the reader again."),
     0x8010001E: (LineGone, "the PC/SC service has stopped", _START),
     0x80100003: (LineGone, "the PC/SC service does not know us any more", _START),
     0x80100013: (LineGone, "the PC/SC service hung up", _START),
@@ -125,11 +126,18 @@ class Service:
         self._scard, self._context, self.name = scard, context, name
         self._turn = asyncio.Lock()
         self._flight: asyncio.Future[Any] | None = None
+        self._waiting = False
 
     @classmethod
     async def establish(cls, scard: Scard, name: str) -> Service:
         """Connect to the service; raises LineError."""
-        code, context = await in_thread(partial(scard.SCardEstablishContext, 0))
+        flight = in_thread(partial(scard.SCardEstablishContext, 0))
+        try:
+            await asyncio.wait((flight,))
+        except asyncio.CancelledError:
+            _then(flight, lambda established: scard.SCardReleaseContext(established[1]))
+            raise
+        code, context = flight.result()
         if code & 0xFFFFFFFF == NO_SERVICE:  # from here on, that is a service that has died
             raise LineError(f"{name}: {NOT_RUNNING}", advice=_START)
         check(name, code)
@@ -187,9 +195,14 @@ class Service:
         check(self.name, await self._call(partial(self._scard.SCardDisconnect, card, UNPOWER)))
 
     async def close(self) -> None:
-        """Let go of the service, once nothing is under way; what keeps it busy for longer is left behind."""
+        """Let go of the service; a wait under way ends with LineGone.
+
+        What else is under way is left behind, and the service let go of once that is over.
+        """
         release = partial(self._scard.SCardReleaseContext, self._context)
         flight = self._flight
+        if flight is not None and self._waiting:
+            await self._stop(flight)
         if flight is None or flight.done():
             await in_thread(release)
         else:
@@ -200,7 +213,7 @@ class Service:
         call: Callable[[], Result],
         *,
         stop: bool = False,
-        undo: Callable[[Result], None] | None = None,
+        undo: Callable[[Result], object] | None = None,
     ) -> Result:
         """One call. Where nobody waits for it any more, it is undone if it has to be.
 
@@ -209,7 +222,7 @@ class Service:
         async with self._turn:
             if self._flight is not None and not self._flight.done():
                 await self._land(self._flight, SETTLES)
-            self._flight = flight = in_thread(call)
+            self._flight, self._waiting = (flight := in_thread(call)), stop
             try:
                 await self._land(flight, None if stop else PATIENCE)
             except BaseException:
@@ -233,7 +246,7 @@ class Service:
             await asyncio.wait((flight,), timeout=NUDGE)
 
 
-def _then(flight: asyncio.Future[Result], undo: Callable[[Result], None]) -> asyncio.Future[None]:
+def _then(flight: asyncio.Future[Result], undo: Callable[[Result], object]) -> asyncio.Future[None]:
     """Undo what a call has done, once it has; the future is done after both."""
     undone: asyncio.Future[None] = flight.get_loop().create_future()
 

@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from hw.card import ChipCard
+from hw.pcsc import PcscReader
+from hw.reader import ReaderEvent, open_reader
+
 NO_SERVICE, NO_READERS, UNKNOWN_READER = 0x8010001D, 0x8010002E, 0x80100009
 SHARING_VIOLATION, REMOVED, NO_CARD, CANCELLED, TIMEOUT = 0x8010000B, 0x80100069, 0x8010000C, 0x80100002, 0x8010000A
 CHANGED, UNAVAILABLE, EMPTY, PRESENT, MUTE = 2, 8, 16, 32, 512
@@ -190,3 +194,17 @@ def scards(*names: str) -> Iterator[Scards]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("hw.pcsc.load", lambda: service)
         yield service
+
+
+def opened(url: str = "pcsc://") -> tuple[PcscReader, list[type[ReaderEvent]]]:
+    reader = open_reader(url)
+    assert isinstance(reader, PcscReader)
+    events: list[type[ReaderEvent]] = []
+    reader.on_event = lambda event: events.append(type(event))
+    return reader, events
+
+
+async def taken(reader: PcscReader, timeout: float | None = 20) -> ChipCard:
+    card = await reader.wait_for_card(timeout)
+    assert isinstance(card, ChipCard)
+    return card

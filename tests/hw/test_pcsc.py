@@ -5,51 +5,33 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 
 import pytest
 
 from hw.apdu import Command
-from hw.card import ChipCard, EntryMode
+from hw.card import EntryMode
 from hw.errors import (
     BadAddress,
-    Cancelled,
     CardError,
     CardGone,
     LineError,
     LineGone,
-    NoAnswer,
     NotSupported,
     ReaderError,
-    TimedOut,
 )
-from hw.pcsc import PcscReader, matches
+from hw.pcsc import matches
 from hw.pcsc_service import CODES, check
-from hw.reader import CardInserted, CardRemoved, ReaderBack, ReaderEvent, ReaderGone, open_reader
+from hw.reader import CardInserted, CardRemoved, open_reader
 from hw.trace import Tracer
 from tests.hw.contact import T0, T1
 from tests.hw.peers import until
-from tests.hw.scards import NOT_TRANSACTED, SHARING_VIOLATION, Scards, scards
+from tests.hw.scards import NOT_TRANSACTED, SHARING_VIOLATION, Scards, opened, scards, taken
 
 READER = "ACS ACR39U ICC Reader 00 00"
 CONTACTLESS = bytes.fromhex("3B8580018073C821105D")
 MEMORY = bytes.fromhex("3B8F8001804F0CA000000306030001000000006A")
 RECORD = Command(0x00, 0xB2, 1, 0x0C, le=256)
 TRACK = bytes.fromhex("70135711 4761739001010010D25122011143804400000F".replace(" ", ""))[:21]
-
-
-def opened(url: str = "pcsc://") -> tuple[PcscReader, list[type[ReaderEvent]]]:
-    reader = open_reader(url)
-    assert isinstance(reader, PcscReader)
-    events: list[type[ReaderEvent]] = []
-    reader.on_event = lambda event: events.append(type(event))
-    return reader, events
-
-
-async def taken(reader: PcscReader, timeout: float | None = 20) -> ChipCard:
-    card = await reader.wait_for_card(timeout)
-    assert isinstance(card, ChipCard)
-    return card
 
 
 @pytest.mark.parametrize(
@@ -216,6 +198,7 @@ def test_a_command_that_fails_is_the_cards_fault_unless_it_is_pulled_soon_after(
             async with reader:
                 service.insert(READER, T1)
                 card = await taken(reader)
+                monkeypatch.setattr("hw.pcsc.NOTICES", 20.0)
                 service.slots[READER].transmitting = NOT_TRANSACTED
                 asking = asyncio.create_task(card.transmit(RECORD))
                 await until(service.waiting)
@@ -266,144 +249,6 @@ def test_a_card_that_cannot_be_powered_is_a_typed_error_and_the_next_one_is_take
                 service.remove(READER)
                 service.insert(READER, T1)
                 assert (await taken(reader)).answer == T1
-
-    asyncio.run(main())
-
-
-def test_a_wait_that_is_over_or_called_off_leaves_nothing_waiting() -> None:
-    async def main() -> None:
-        with scards(READER) as service:
-            reader, _ = opened()
-            async with reader:
-                with pytest.raises(TimedOut):
-                    await taken(reader, 0.0)
-                wait = asyncio.create_task(taken(reader, None))
-                await until(service.waiting)
-                reader.cancel()
-                with pytest.raises(Cancelled):
-                    await wait
-                assert service.waits == 0
-                wait = asyncio.create_task(taken(reader, None))
-                await until(service.waiting)
-                wait.cancel()
-                await asyncio.wait((wait,))
-                assert wait.cancelled()
-                assert service.waits == 0
-                service.insert(READER, T1)
-                assert (await taken(reader)).answer == T1
-        assert service.contexts == 0
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("stops", [False, True])
-def test_a_reader_that_goes_ends_a_wait_and_comes_back_to_the_next(stops: bool) -> None:
-    async def main() -> None:
-        with scards(READER) as service:
-            reader, events = opened("pcsc://ACS*")
-            async with reader:
-                wait = asyncio.create_task(taken(reader, None))
-                await until(service.waiting)
-                service.stop() if stops else service.unplug(READER)
-                with pytest.raises(LineGone):
-                    await wait
-                assert events == [ReaderGone]
-                if stops:
-                    with pytest.raises(LineError, match="not running"):
-                        await taken(reader)
-                    service.running = True
-                    wait = asyncio.create_task(taken(reader))
-                else:
-                    wait = asyncio.create_task(taken(reader))
-                    await until(service.waiting)  # for a notice that a reader has come
-                    service.plug("ACS ACR39U ICC Reader 01 00")
-                    await until(lambda: events == [ReaderGone, ReaderBack])
-                    assert reader.reader_name == "ACS ACR39U ICC Reader 01 00"
-                service.insert(reader.reader_name, T1)
-                assert (await wait).answer == T1
-            assert events == [ReaderGone, ReaderBack, CardInserted]
-            assert reader.statistics.openings == 2
-        assert service.contexts == 0
-
-    asyncio.run(main())
-
-
-def test_a_reader_that_stays_away_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        monkeypatch.setattr("hw.pcsc.RETURNS", 0.05)
-        with scards(READER) as service:
-            reader, _ = opened("pcsc://ACS*")
-            async with reader:
-                service.insert(READER, T1)
-                card = await taken(reader)
-                service.unplug(READER)
-                with pytest.raises(LineGone, match="the reader is gone"):
-                    await card.transmit(RECORD)
-                with pytest.raises(LineError, match="no reader is called"):
-                    await taken(reader)
-                assert service.lists > 2
-
-    asyncio.run(main())
-
-
-def test_a_command_that_nobody_waits_for_any_more_is_over_before_the_next_call() -> None:
-    async def main() -> None:
-        with scards(READER) as service:
-            reader, _ = opened()
-            async with reader:
-                service.insert(READER, T1)
-                card = await taken(reader)
-                service.holding = threading.Event()
-                asking = asyncio.create_task(card.transmit(RECORD))
-                await until(service.begun.is_set)
-                asking.cancel()
-                await asyncio.wait((asking,))
-                assert asking.cancelled()
-                letting_go = asyncio.create_task(card.release())
-                service.holding.set()
-                await letting_go
-                assert not service.slots[READER].held
-
-    asyncio.run(main())
-
-
-def test_a_connect_that_nobody_waits_for_any_more_is_undone() -> None:
-    async def main() -> None:
-        with scards(READER) as service:
-            reader, _ = opened()
-            async with reader:
-                service.holding = threading.Event()
-                service.insert(READER, T1)
-                wait = asyncio.create_task(taken(reader, None))
-                await until(service.begun.is_set)
-                reader.cancel()
-                with pytest.raises(Cancelled):
-                    await wait
-                service.holding.set()
-                await until(lambda: service.slots[READER].powered and not service.slots[READER].held)
-                service.remove(READER)
-                service.insert(READER, T1)
-                assert (await taken(reader)).answer == T1
-            assert not service.slots[READER].held
-
-    asyncio.run(main())
-
-
-def test_a_reader_that_is_stuck_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        monkeypatch.setattr("hw.pcsc_service.PATIENCE", 0.05)
-        monkeypatch.setattr("hw.pcsc_service.SETTLES", 0.05)
-        with scards(READER) as service:
-            reader, events = opened()
-            async with reader:
-                service.insert(READER, T1)
-                card = await taken(reader)
-                service.holding = threading.Event()
-                with pytest.raises(NoAnswer, match="not done within"):
-                    await card.transmit(RECORD)
-                assert events == [CardInserted, ReaderGone]
-                service.holding.set()
-                await until(lambda: service.contexts == 0)
 
     asyncio.run(main())
 
