@@ -198,6 +198,7 @@ class Pn532Reader(Reader):
 
     async def _hung_up(self) -> None:
         self._card = None
+        self._known = frozenset()  # it was not done with, and counts when the reader is back
         await self._mourn()
 
     async def _let_go(self, chip: Chip, card: Pn532Card) -> None:
