@@ -161,7 +161,11 @@ TARGETS: Mapping[str, Target] = {
 def one_input(target: Target, data: bytes) -> None:
     """Run one input; raises what is wrong."""
     framed(target, data)
-    run(_course(target, Script(data)))
+    opener = hw.reader.open_link
+    try:
+        run(_course(target, Script(data)))
+    finally:
+        hw.reader.open_link = opener
 
 
 def framed(target: Target, data: bytes) -> None:
