@@ -120,14 +120,14 @@ class Record:
         sale.charge_id = payment.charge_id or sale.charge_id
         if payment.state in _STANDING:
             sale.approved = minor
-        if payment.outcome is Outcome.PENDING:
+        if payment.state is State.HELD and sale.left is None:
+            sale.waits_until = None
+        elif payment.outcome is Outcome.PENDING:
             sale.waits_until = at + SHOPPER_WAIT
         elif payment.outcome is Outcome.DECLINED:
             sale.waits_until = None
             if sale.saw is None and sale.left is None:
                 sale.left = at
-        elif payment.state is State.HELD and sale.left is None:
-            sale.waits_until = None
         else:
             self._approved(sale, at, payment)
 

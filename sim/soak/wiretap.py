@@ -12,6 +12,9 @@ from sim.host.calls import call_name
 from sim.soak.record import Judged, Record, Sent
 
 
+KEY = b"idempotency-key"
+
+
 class Wiretap:
     """``sent`` is for ``Network.before``, ``heard`` wraps the host's application."""
 
@@ -21,7 +24,7 @@ class Wiretap:
 
     def sent(self, request: httpx.Request) -> None:
         """A request leaves the terminal."""
-        key = request.headers.get("idempotency-key", "")
+        key = next((value.decode() for name, value in request.headers.raw if name.lower() == KEY), "")
         digest = sha256(request.content).hexdigest()[:16] if key else ""
         call = call_name(request.method, request.url.path) or ""
         self._record.sent.append(Sent(self._now(), call, key, digest, self.boot))
@@ -30,8 +33,7 @@ class Wiretap:
         """The application, overheard."""
 
         async def overheard(scope: Scope, receive: Receive, send: Send) -> None:
-            headers = dict(scope["headers"])
-            key = headers.get(b"idempotency-key", b"").decode("latin-1")
+            key = next((value.decode("latin-1") for name, value in scope["headers"] if name == KEY), "")
             call, body = call_name(scope["method"], scope["path"]) or "", sha256()
 
             async def hear() -> Message:
