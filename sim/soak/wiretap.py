@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sim.host.calls import call_name
 from sim.soak.record import Judged, Record, Sent
 
-
 KEY = b"idempotency-key"
 
 
