@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -74,3 +75,53 @@ def provisioned(url: str, home: Path) -> dict[str, Any]:
         credentials_file=credentials,
     )
     return device
+
+
+@dataclass
+class Home:
+    """A terminal's home, and the commands that are run in it."""
+
+    path: Path
+    url: str
+
+    def run(self, *words: str, stdin: str = "", code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, which must be this exit code."""
+        done = subprocess.run(
+            [*TILL, "--home", str(self.path), *words],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            env=os.environ | env,
+        )
+        assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def told(self, *words: str, stdin: str = "", code: int = 0) -> list[dict[str, Any]]:
+        """The objects that a command says under --json."""
+        return [json.loads(line) for line in self.run(*words, "--json", stdin=stdin, code=code).stdout.splitlines()]
+
+    def pay(self, *words: str, stdin: str = "", code: int = 0) -> dict[str, Any]:
+        """The payment that a command ends with."""
+        payment: dict[str, Any] = self.told(*words, stdin=stdin, code=code)[-1]["payment"]
+        return payment
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """A command that is read from while it runs."""
+        command = [*TILL, "--json", "--home", str(self.path), *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+
+def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
+    """Read on until the process says this event."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        told: dict[str, Any] = json.loads(line)
+        if told["event"] == event:
+            return told
+    raise AssertionError(f"{event!r} was never said")
