@@ -129,8 +129,11 @@ class Emulation:
 
     async def run(self, *, socket: bool, every: float | None, at_once: bool) -> None:
         """Until the line is closed, or nobody is left to present cards. Raises as the reader does."""
+        from sim.cli.keys import check_keys
         from sim.reader.line import PtyLine, SocketLine
 
+        if every is None and not at_once:
+            check_keys("--tap, --insert, --swipe or --present-every")
         async with AsyncExitStack() as stack:
             line: PtyLine | SocketLine = SocketLine() if socket else PtyLine()
             stack.push_async_callback(line.close)
@@ -175,7 +178,7 @@ class Emulation:
     async def _keys(self, reader: Presenter) -> None:
         from sim.cli.keys import presses
 
-        async for _ in presses("--tap, --insert, --swipe or --present-every"):
+        async for _ in presses():
             if self._there:
                 await self._remove(reader)
             else:

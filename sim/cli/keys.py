@@ -10,14 +10,21 @@ from collections.abc import AsyncIterator
 import click
 
 
-async def presses(otherwise: str) -> AsyncIterator[None]:
-    """Each ENTER, until the input ends. Raises UsageError, with what to say ``otherwise``, with no keys."""
+def check_keys(otherwise: str) -> None:
+    """Raises UsageError, with what to say ``otherwise``, where there are no keys to press."""
     loop = asyncio.get_running_loop()
-    readable, keys = asyncio.Event(), sys.stdin.fileno()
     try:
-        loop.add_reader(keys, readable.set)
+        loop.add_reader(sys.stdin.fileno(), int)
     except PermissionError:  # a file: it is never not ready, and so cannot be waited for
         raise click.UsageError(f"There is no keyboard to press ENTER on: say {otherwise}.") from None
+    loop.remove_reader(sys.stdin.fileno())
+
+
+async def presses() -> AsyncIterator[None]:
+    """Each ENTER, until the input ends."""
+    loop = asyncio.get_running_loop()
+    readable, keys = asyncio.Event(), sys.stdin.fileno()
+    loop.add_reader(keys, readable.set)
     try:
         while True:
             await readable.wait()

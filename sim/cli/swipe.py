@@ -11,7 +11,7 @@ import click
 
 from hw.errors import ReaderError
 from hw.link import open_link
-from sim.cli.keys import presses
+from sim.cli.keys import check_keys, presses
 from sim.reader.line import Line, PtyLine
 from sim.reader.magstripe import FORMATS, Fault, MagstripeEmulator
 from sim.reader.stripes import CARDS
@@ -71,7 +71,8 @@ def swipe(
             if every is not None:
                 when = _each(every)
             elif not at_once:
-                when = presses("--at-once or --every")
+                check_keys("--at-once or --every")
+                when = presses()
             reader = MagstripeEmulator(line, make)
             async for _ in when:
                 await reader.swipe(card, Fault(fault) if fault else None)
