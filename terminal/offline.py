@@ -43,12 +43,20 @@ def exposure_of(payments: Iterable[Payment], now: datetime) -> Exposure:
 
 
 def may_approve(
-    limits: Offline, exposure: Exposure, amount: Amount, currency: str, entry_mode: str, now: datetime
+    limits: Offline,
+    exposure: Exposure,
+    amount: Amount,
+    currency: str,
+    entry_mode: str,
+    now: datetime,
+    *,
+    contactless_limit: str = "",
 ) -> str | None:
     """None where ``amount`` may be approved without the host, else why not, in words.
 
     ``currency`` is the configuration's, in which the limits are. A card number that was typed never is: whoever
-    types it need not have the card. Nothing more is stored once the oldest has waited longer than ``max_age_sec``.
+    types it need not have the card. Nor is a tap above ``contactless_limit`` (minor units in digits; empty: taps
+    have no limit of their own). Nothing more is stored once the oldest has waited longer than ``max_age_sec``.
     """
     if not limits.allowed:
         return "the configuration allows no offline approval"
@@ -56,6 +64,8 @@ def may_approve(
         return f"offline approvals are in {currency or 'no currency'}, not in {amount.currency}"
     if entry_mode == EntryMode.MANUAL:
         return "a card number that was typed is never approved offline"
+    if entry_mode == EntryMode.CONTACTLESS and contactless_limit and amount.minor > _limit(contactless_limit):
+        return f"{amount} is above the contactless limit of {_told(contactless_limit, currency)}"
     if amount.minor > _limit(limits.max_amount):
         return f"{amount} is above the offline limit of {_told(limits.max_amount, currency)}"
     if exposure.count >= limits.max_count:

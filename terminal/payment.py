@@ -322,7 +322,9 @@ class Payment:
 
     @property
     def outcome(self) -> Outcome:
-        """What the till is told."""
+        """What the till is told. Less than was asked for is not approved before the till has taken it."""
+        if self.state is State.HELD and not self.hold:
+            return Outcome.PENDING
         return OUTCOMES[self.state]
 
     @property

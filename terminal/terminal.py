@@ -289,13 +289,15 @@ class Terminal:
         return await self.resolver.everything()
 
     async def outcome(self, payment_id: str, timeout: float | None = None) -> Payment:
-        """The payment once it is approved or declined, or as it is after ``timeout`` seconds.
+        """The payment once it is approved, declined or waits for the till, or as it is after ``timeout`` seconds.
 
         Goes on with it meanwhile, as often as is sensible. To wait here is not to be there: see ``shopper_wait``.
         """
         try:
             async with asyncio.timeout(timeout):
                 while (payment := self.journal.payment(payment_id)).outcome is Outcome.PENDING:
+                    if payment.state is State.HELD:
+                        break
                     await self.resolver.until_it_changes(payment)
         except TimeoutError:
             payment = self.journal.payment(payment_id)
@@ -395,4 +397,8 @@ class Terminal:
         exposure = exposure_of(self.journal.unresolved(), now)
         currency = config.location.currency
         limits = config.security.offline
-        return may_approve(limits, exposure, payment.amount, currency, payment.entry_mode, now) is None
+        tap = config.security.contactless_limit
+        return (
+            may_approve(limits, exposure, payment.amount, currency, payment.entry_mode, now, contactless_limit=tap)
+            is None
+        )

@@ -115,3 +115,14 @@ def test_whatever_is_asked_the_exposure_stays_within_its_limits(amounts: list[in
     if held:
         assert max(p.amount.minor for p in held) <= int(limits.max_amount)
         assert held[-1].created_at - held[0].created_at <= timedelta(seconds=limits.max_age_sec)
+
+
+def test_a_tap_has_a_limit_of_its_own() -> None:
+    def why(minor: int, mode: str, limit: str) -> str | None:
+        return may_approve(LIMITS, NOTHING, Amount(minor, "EUR"), "EUR", mode, NOW, contactless_limit=limit)
+
+    assert why(1000, "contactless", "1000") is None
+    assert "contactless limit" in (why(1001, "contactless", "1000") or "")
+    assert why(1001, "chip", "1000") is None
+    assert why(1001, "contactless", "") is None
+    assert "contactless limit" in (why(1, "contactless", "no number") or "")

@@ -351,11 +351,11 @@ def test_a_partial_approval_waits_for_the_till(make, decision):
             (known,) = await till.resolve()
         else:
             known = await getattr(till, decision)("r")
-        return held.state, held.approved, known.state
+        return held.state, held.approved, held.outcome, known.state, known.outcome
 
     result, found = paying(world, scenario)
-    ends = State.APPROVED if decision == "confirm" else State.CANCELED
-    assert result == (State.HELD, Amount(615, "EUR"), ends)
+    ends = (State.APPROVED, Outcome.APPROVED) if decision == "confirm" else (State.CANCELED, Outcome.DECLINED)
+    assert result == (State.HELD, Amount(615, "EUR"), Outcome.PENDING, *ends)
     assert found == []
 
 
