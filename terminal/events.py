@@ -170,7 +170,7 @@ class CardRefused(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardRead(Event):
-    """A card was read: its masked PAN, and how (``swipe``, ``manual``)."""
+    """A card was read: its masked PAN, and how (``hw.card.EntryMode``)."""
 
     masked_pan: str
     entry_mode: str

@@ -109,6 +109,17 @@ def test_a_charge_by_chip(till: Home, opening: Any, present: Any, entry_mode: st
     assert (payment["entry_mode"], payment["amount"]["value"]) == (entry_mode, "1250")
 
 
+@pytest.mark.parametrize("entry", ["", "?entry=insert", "?entry=swipe"])
+def test_a_charge_by_a_card_with_no_reader_at_all(till: Home, entry: str) -> None:
+    payment = till.pay("charge", "12.50", "--reader", f"sim://jcb{entry}")
+    assert (payment["state"], payment["masked_pan"]) == ("approved", "353011******0000")
+
+
+def test_a_card_that_there_is_not(till: Home) -> None:
+    error = till.told("charge", "12.50", "--reader", "sim://visa", code=5)[-1]
+    assert "there is no card named 'visa'" in error["message"]
+
+
 @pytest.mark.parametrize("seal", ["aes", "tdes"])
 @pytest.mark.parametrize(
     ("present", "entry_mode"), [(tap("visa-credit"), "contactless"), (insert("visa-credit"), "chip")]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from hw.pan import luhn_digit
+from sim.card import card_file, names
 from sim.reader.stripes import CARDS
 from terminal import guard
 from terminal.crypto.policy import Role
@@ -39,6 +40,13 @@ def test_a_laboratory_may_use_published_test_numbers_and_no_other(check):
     assert SOME_PAN not in str(caught.value)
 
 
+def test_a_reader_in_the_clear_asks_nobody_for_a_card_before_a_live_host():
+    with pytest.raises(LiveGuardError, match="card data in the clear"):
+        guard.check_reader(LIVE, encrypts=False)
+    for settings, encrypts in ((LIVE, True), (LAB, False), (SIMULATOR, False)):
+        guard.check_reader(settings, encrypts=encrypts)
+
+
 def test_a_pin_key_is_kept_in_software_for_a_simulator_or_a_laboratory_only():
     assert guard.not_in_software(LIVE) == {Role.TPK}
     assert not guard.not_in_software(SIMULATOR)
@@ -51,3 +59,6 @@ def test_the_published_numbers_are_card_numbers():
 
 def test_the_simulators_cards_are_among_them():
     assert {card.pan for card in CARDS.values()} <= guard.TEST_PANS
+    chips = {card_file(name).track2 for name in names()} - {None}
+    assert chips
+    assert {track2.pan for track2 in chips} <= guard.TEST_PANS
