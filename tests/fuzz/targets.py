@@ -140,8 +140,8 @@ TARGETS: Mapping[str, Target] = {
         _pn532,
     ),
     "vivopay": Target(
-        ("vivopay:///dev/fuzz", "vivopay:///dev/fuzz?mode=burst"),
-        lambda line, _: VivopayEmulator(line),
+        ("vivopay:///dev/fuzz", "vivopay:///dev/fuzz?mode=burst", "vivopay:///dev/fuzz?encrypts=yes"),
+        lambda line, url: VivopayEmulator(line, seal="tdes" if "encrypts" in url else None),
         _to_vivopay,
         (vivopay_frames.Framer,),
         _vivopay,
