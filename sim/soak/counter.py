@@ -118,17 +118,7 @@ class Counter:
         self.reader.cards.clear()
         if not step.typed:
             self.reader.cards.append(stripe)
-        began = len(self.record.sent)
-        asking = asyncio.ensure_future(
-            till.charge(
-                Amount(step.minor, step.currency),
-                reference=step.reference,
-                card=ManualCard(stripe.pan, stripe.expiry) if step.typed else None,
-                pin=PIN if step.pin else None,
-                hold=step.hold,
-                accept_partial=step.accept_partial,
-            )
-        )
+        asking = asyncio.ensure_future(self._asked(till, step, stripe))
         try:
             if step.leaves is not None:
                 await asyncio.wait((asking,), timeout=step.leaves)
@@ -143,13 +133,27 @@ class Counter:
             self.abandoned[step.reference] = None
             raise
         finally:
-            self.record.turns.append((began, len(self.record.sent)))
             if not asking.done():
                 asking.cancel()
 
         if sale.waits_until is not None and step.stays:
             await asyncio.sleep(ASKS_AGAIN_AFTER)
             await self._again(till, of.Again(reference=step.reference))
+
+    async def _asked(self, till: Terminal, step: of.Charge, stripe: StripeCard) -> Payment:
+        """The call itself, and what was sent meanwhile: by its end nobody else has had the turn."""
+        began = len(self.record.sent)
+        try:
+            return await till.charge(
+                Amount(step.minor, step.currency),
+                reference=step.reference,
+                card=ManualCard(stripe.pan, stripe.expiry) if step.typed else None,
+                pin=PIN if step.pin else None,
+                hold=step.hold,
+                accept_partial=step.accept_partial,
+            )
+        finally:
+            self.record.turns.append((began, len(self.record.sent)))
 
     async def _walk_out(self, till: Terminal, step: of.Charge, sale: Sale, asking: asyncio.Future[Payment]) -> None:
         self.history.add(self.now(), "shopper", "leaves", reference=step.reference, how=step.how)

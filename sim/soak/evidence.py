@@ -81,7 +81,7 @@ class Evidence:
                     found.add(payment.reference)
             elif not self.lookup and payment.state in UNRESOLVED:
                 found.add(payment.reference)
-            elif payment.kind is Kind.REFUND and payment.state is State.IN_DOUBT:
+            elif payment.kind is Kind.REFUND and payment.state in (State.IN_FLIGHT, State.IN_DOUBT):
                 statuses = [one.status for one in self.record.judged if one.key == payment.id]
                 if 200 not in statuses and any(status >= SERVER_ERROR for status in statuses):
                     found |= {payment.reference, self.charges[payment.parent].reference}

@@ -37,6 +37,8 @@ class History:
         self._sha = sha256()
         self.lines = 0
         self.secrets = Secrets(())
+        self.folder = ""
+        """Where this day lives: another one each time, and so it is not told."""
         self.leaks: list[str] = []
         self.tail: list[str] = []
 
@@ -44,6 +46,8 @@ class History:
         """A line: ``12.500 till charge {"reference":"r1"}``."""
         said = f" {msgspec.json.encode(facts).decode()}" if facts else ""
         line = f"{at:.3f} {who} {what}{said}\n"
+        if self.folder:
+            line = line.replace(self.folder, "")
         self.lines += 1
         self._sha.update(line.encode())
         if self.secrets.within(line):

@@ -67,7 +67,7 @@ class Life:
         """The whole day and its evening."""
         world = self.world
         world.run(world.provision())
-        self.history.secrets = secrets_of(world)
+        self.history.secrets, self.history.folder = secrets_of(world), f"{world.home}/"
         world.network.before = self.tap.sent
         world.network.app = self.tap.heard(world.network.app)
         refused = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -91,6 +91,7 @@ def planned(
 ) -> of.Day:
     """A day of so many payments. ``steady``: no power goes, nothing is started anew, no clock jumps."""
     dice = Dice(seeded(seed, "plan"))
+    acknowledgement: Literal["return", "explicit"] = "explicit" if dice.chance(0.5) else "return"
     turns = [_Turn(kind, dice) for kind in kinds]
     steps: list[of.AnyStep] = []
     coming: dict[int, list[of.AnyStep]] = {}
@@ -113,9 +114,7 @@ def planned(
         steps += coming.pop(number, [])
     for late in sorted(coming):
         steps += coming[late]
-    return of.Day(
-        seed=seed, steps=steps, lookup=lookup, acknowledgement="explicit" if dice.chance(0.5) else "return"
-    )
+    return of.Day(seed=seed, steps=steps, lookup=lookup, acknowledgement=acknowledgement)
 
 
 class _Turn:

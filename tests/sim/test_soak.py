@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -186,6 +189,18 @@ class TestTheCommand:
         assert report["faults"] == {}
         assert report["seed"] == 5
         assert {"power_cuts", "simulated_hours", "seconds", "payments_per_second"} <= report.keys()
+
+    def test_another_process_has_the_same_history(self) -> None:
+        """Sets and dictionaries of strings are in another order there, and the day lives in another folder."""
+        words = ["--seed", "7", "--payments", "120", "--json", "--no-shrink"]
+        program = f"from sim.cli.soak import soak; soak({words!r})"
+        told = set()
+        for hashes in ("1", "2"):
+            environment = os.environ | {"PYTHONHASHSEED": hashes}
+            command = [sys.executable, "-c", program]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True)
+            told.add(json.loads(done.stdout)["history_sha256"])
+        assert len(told) == 1
 
     def test_history_and_replay(self, tmp_path: Path) -> None:
         day, first, second = tmp_path / "day.json", tmp_path / "one", tmp_path / "two"
