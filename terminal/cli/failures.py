@@ -169,7 +169,13 @@ def _outcome_unknown(payment: PaymentChanged) -> str:
     return f"The payment's outcome is not known. {how_to_go_on(payment.kind, payment.reference)}"
 
 
+GIVEN_UP: Final = frozenset({State.ABANDONED.value, State.REVERSING.value})
+
+
 def _stopped(common: Common) -> tuple[str, str]:
+    if common.payment is not None and common.payment.state in GIVEN_UP:
+        message = f"interrupted: payment {common.payment.payment_id} is given up: what the host has is taken back"
+        return message, "`till resolve` goes on with that, and so does `till run`."
     if payment := _left_open(common):
         message = f"interrupted: payment {payment.payment_id} is in the journal, its outcome unknown"
         return message, how_to_go_on(payment.kind, payment.reference)
