@@ -58,7 +58,7 @@ def test_forty_kills() -> None:
     check(run(40, 7, "--nobody-leaves"), 40)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_hundred_kills() -> None:
     result = run(500, 11, "--nobody-leaves")
     check(result, 500)
@@ -69,7 +69,7 @@ def test_five_hundred_kills() -> None:
             assert result["open_at_kill"][side][moment] >= 10
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_kills_while_some_leave_before_they_have_their_answer() -> None:
     """Takes as long as what was sent may still arrive."""
     result = run(60, 12)

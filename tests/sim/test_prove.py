@@ -72,7 +72,7 @@ def test_the_page_has_a_row_for_every_search():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name not in SHORT else []) for name in BY_NAME]
+    "name", [pytest.param(name, marks=[pytest.mark.long] if name not in SHORT else []) for name in BY_NAME]
 )
 def test_nothing_is_found_in_what_ships_and_the_page_says_what_was_seen(name):
     result = Search(BY_NAME[name]).run()

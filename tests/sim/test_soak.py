@@ -151,7 +151,7 @@ class TestADayLived:
     def test_nor_where_the_host_offers_no_look_ups(self) -> None:
         assert [str(one) for one in run.lived(planned(31, 250, lookup=False)).violations] == []
 
-    @pytest.mark.slow
+    @pytest.mark.long
     @pytest.mark.parametrize("seed", [7, 8])
     def test_nor_in_a_longer_day(self, seed: int) -> None:
         assert [str(one) for one in run.lived(planned(seed, 2500)).violations] == []

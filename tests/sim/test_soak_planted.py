@@ -37,12 +37,13 @@ def test_it_is_found(name: str) -> None:
         assert offended(short(name)) & rules
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLANTED)
-def test_it_is_found_from_another_seed_within_two_thousand_payments(name: str) -> None:
+def test_it_is_found_in_a_day_as_it_comes(name: str) -> None:
+    """Within two thousand payments."""
     bug, rules = PLANTED[name]
     with bug():
-        assert offended(planned(101, 2000)) & rules
+        assert offended(planned(101, 4 * SHORTER[name] if name in SHORTER else 2000)) & rules
 
 
 @pytest.mark.parametrize("name", ["no limits offline", "a new key on retry"])
