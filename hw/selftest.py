@@ -29,6 +29,7 @@ BAD_FEW: Final = 2
 HELD_BACK: Final = 0.014, 0.040
 """Seconds of a round trip that look like an FTDI adapter which waits 16 ms before it passes on a few bytes."""
 
+_CABLE: Final = "Try a shorter or shielded cable, another port or adapter, and a lower speed."
 _LATENCY: Final = "Round trips look as if an adapter holds bytes back for 16 ms: see its latency timer."
 
 _DIRECTORIES: Final = {EntryMode.CHIP: b"1PAY.SYS.DDF01", EntryMode.CONTACTLESS: b"2PAY.SYS.DDF01"}
@@ -233,16 +234,12 @@ class SelfTest:
         name = "the line is clean"
         if not sent:
             return
+        said = f"{sent} frames, of which not answered well: {bad or 'none'}"
         if bad > max(BAD_FEW, sent * BAD_SHARE):
-            advice = "Try a shorter or shielded cable, another port or adapter, and a lower speed."
-            self._add(Step(name, "failed", f"of {sent} frames {bad} were not answered well", advice))
+            self._add(Step(name, "failed", said, _CABLE))
             return
-        said = f"of {sent} frames {bad} were not answered well" if bad else f"{sent} frames, and nothing went wrong"
         slow = trip is not None and HELD_BACK[0] <= trip <= HELD_BACK[1]
-        hint = (
-            "Round trips look as if an adapter holds bytes back for 16 ms: see its latency timer." if slow else ""
-        )
-        self._add(Step(name, "passed", said, hint))
+        self._add(Step(name, "passed", said, _LATENCY if slow else ""))
 
 
 def _described(card: Card) -> str:

@@ -129,6 +129,7 @@ class Emulation:
 
     async def run(self, *, socket: bool, every: float | None, at_once: bool) -> None:
         """Until the line is closed, or nobody is left to present cards. Raises as the reader does."""
+        from hw.errors import LineGone
         from sim.cli.keys import check_keys
         from sim.reader.line import PtyLine, SocketLine
 
@@ -148,7 +149,8 @@ class Emulation:
                 presenting = self._at_once(reader)
             else:
                 presenting = self._keys(reader)
-            await _until_one_ends(reader.run(), presenting)
+            with suppress(LineGone):  # it was told to pull its own plug
+                await _until_one_ends(reader.run(), presenting)
 
     async def _present(self, reader: Presenter) -> None:
         way = next(self._turns)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import sys
 from collections.abc import AsyncIterator
 
@@ -28,11 +29,13 @@ async def presses() -> AsyncIterator[None]:
     try:
         while True:
             await readable.wait()
+            readable.clear()
+            if not select.select([keys], [], [], 0)[0]:  # told twice of one press
+                continue
             typed = os.read(keys, 4096)
             if not typed:
                 return
             for _ in range(typed.count(b"\n")):
                 yield
-            readable.clear()
     finally:
         loop.remove_reader(keys)
