@@ -97,7 +97,7 @@ def ledger_rows(ledger: Mapping[str, Any], terminal_id: str) -> list[Row]:
             entry_mode=charge["entry_mode"],
             refunds=tuple(
                 sorted(
-                    (r["idempotency_key"] or r["id"], int(r["amount"]["value"]), r["status"])
+                    (r.get("idempotency_key") or r["id"], int(r["amount"]["value"]), r["status"])
                     for r in charge["refunds"]
                     if r["status"] == "approved"
                 )

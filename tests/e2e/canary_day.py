@@ -95,7 +95,7 @@ CHARGE_POINTS = [  # what raises, one after another, in a charge by hand with a 
 ]
 SWIPE_POINTS = ["hw.link:DescriptorLink.read", "hw.magstripe:Framer.feed", "hw.stripe:read_card"]
 ACTIVATION_POINTS = [
-    "terminal.climb:Climb._lasting_token",
+    "terminal.fetching:Fetching.lasting_token",
     "terminal.crypto.keyblock:unwrap",
     "terminal.crypto.policy:check",
     "terminal.crypto.vault_file:replace",

@@ -110,7 +110,8 @@ def money(minor: int) -> dict[str, str]:
 
 
 def ledger() -> dict[str, Any]:
-    refund = {"id": "rf_1", "amount": money(200), "status": "approved", "reason": "order-1/1"}
+    refund = {"id": "rf_1", "idempotency_key": "k2", "amount": money(200), "status": "approved"}
+    refund |= {"reason": "order-1/1"}
     charge: dict[str, Any] = {
         "id": "ch_1",
         "terminal_id": "TID-1",
