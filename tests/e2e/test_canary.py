@@ -62,6 +62,11 @@ AT_WORK = {
     ("terminal/cli/pay.py", "charge"),
     ("terminal/cli/pay.py", "work"),
     ("terminal/terminal.py", "charge"),
+    ("terminal/cards.py", "charge"),
+    # The PAN, until it is a keyed hash.
+    ("terminal/crypto/keystore.py", "card_hash"),
+    # The attestation token.
+    ("terminal/fetching.py", "keys"),
     ("terminal/terminal.py", "seal"),
     # The keystore's own, on the way into a primitive.
     ("terminal/crypto/keystore.py", "pin_block"),
