@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
+from hw.errors import LineError
+
 ASKED: Final = ("pn532", "gemcore", "vivopay", "acs", "magstripe")
 """Drivers that a port may be asked for, quick answers first."""
 
@@ -177,8 +179,8 @@ def port_at(path: str, found: Iterable[Port]) -> Port | None:
 def found_again(lost: Port, found: Iterable[Port]) -> Port | None:
     """A port that went away, under whatever name it is now; None where it is not there, or nobody can tell.
 
-    By its USB serial number, and where it has none by the socket that it was plugged into. Of two devices with
-    one number (there are such) it is the one in the same socket.
+    By its USB serial number, and where it has none by the socket that it was plugged into, or else by its name. Of
+    two devices with one number (there are such) it is the one in the same socket.
     """
     if lost.vid is None:
         return next((port for port in found if port.path == lost.path), None)
@@ -186,7 +188,35 @@ def found_again(lost: Port, found: Iterable[Port]) -> Port | None:
     there = [port for port in same if port.location == lost.location]
     if len(there) == 1:
         return there[0]
-    return same[0] if len(same) == 1 and lost.serial else None
+    if lost.serial:
+        return same[0] if len(same) == 1 else None
+    return next((port for port in same if port.path == lost.path), None)
+
+
+class Whereabouts:
+    """Where a line is that may come back under another name: ``line`` is a path or a URL, with its options."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._path, _, self._options = line.partition("?")
+        self._port: Port | None = None
+
+    def seen(self) -> None:
+        """It is open: remember which device that is."""
+        if self._path.startswith("/"):
+            self._port = port_at(self._path, ports())
+
+    def now(self) -> str:
+        """The line to open; raises LineError where its name is another device's by now."""
+        if self._port is None or self._port.vid is None:
+            return self._line
+        found = ports()
+        again = found_again(self._port, found)
+        if again is not None and again.path != os.path.realpath(self._path):
+            return f"{again.path}?{self._options}" if self._options else again.path
+        if again is None and (other := port_at(self._path, found)) is not None:
+            raise LineError(f"{self._path}: another device has this name now, {other.what}")
+        return self._line
 
 
 def latency(path: str) -> int | None:

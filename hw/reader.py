@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from hw.card import Card
 from hw.errors import BadAddress, Cancelled, LineGone, NotSupported, ProtocolError, ReaderError, TimedOut
+from hw.finding import Whereabouts
 from hw.line import Link
 from hw.link import open_link
 from hw.trace import Language, Tracer
@@ -145,6 +146,7 @@ class Reader(ABC):
             if self.options[name] not in choices:
                 raise BadAddress(f"{self.url}: {name} is one of {', '.join(choices)}")
         self._line = address.line + (f"?{urlencode(line_options)}" if line_options else "")
+        self._whereabouts = Whereabouts(self._line)
         self._link: Link | None = None
         self._wait: asyncio.Timeout | None = None
         self._cancelled = False
@@ -178,16 +180,21 @@ class Reader(ABC):
         return Wire(link, framer, language, counts=self.statistics, tracer=self.tracer)
 
     async def open(self) -> None:
-        """Open the line and wake the reader; raises LineError and BadAddress. Done already, it does nothing."""
+        """Open the line and wake the reader; raises LineError and BadAddress. Done already, it does nothing.
+
+        A USB device that went away is found by what it is, also where it came back under another name.
+        """
         if self._link is not None:
             return
-        link = await open_link(self._line, name=self.url)
+        line = self._whereabouts.now() if self._lost else self._line
+        link = await open_link(line, name=self.url)
         try:
             await self._start(link)
         except BaseException:
             await link.close()
             raise
         self._link = link
+        self._whereabouts.seen()
         self._opened()
 
     def _opened(self) -> None:

@@ -6,19 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from hw import finding
 from hw.card import ChipCard
 from hw.errors import CardError, FramingError, LineError, ReaderError
-from hw.probing import reader_url
 from hw.reader import (
     CardInserted,
     CardRemoved,
-    Reader,
     ReaderBack,
     ReaderEvent,
     ReaderGone,
     open_reader,
-    parse_address,
 )
 from terminal.cli.reader_cards import facts_of, in_words
 
@@ -38,18 +34,12 @@ class Watch:
 
     def __init__(self, url: str, show: Callable[[dict[str, Any], str], object]) -> None:
         self._show = show
-        self._reader = self._made(url)
-        self._port: finding.Port | None = None
-
-    def _made(self, url: str) -> Reader:
-        reader = open_reader(url)
-        reader.on_event = self._told
-        return reader
+        self._reader = open_reader(url)
+        self._reader.on_event = self._told
 
     async def run(self, count: int | None = None) -> None:
         """Until ``count`` cards have come (None: for ever). Raises LineError where the reader was never there."""
         await self._reader.open()
-        self._remember()
         self._show({"event": "watching", "reader": self._reader.url}, f"watching {self._reader.url}")
         left = count
         try:
@@ -79,30 +69,11 @@ class Watch:
         """Look for the reader, under its name or another, until it can be opened."""
         while True:
             try:
-                await self._follow()
                 await self._reader.open()
             except ReaderError:
                 await asyncio.sleep(LOOK)
             else:
-                self._remember()
                 return
-
-    def _remember(self) -> None:
-        path = parse_address(self._reader.url).line
-        if path.startswith("/"):
-            self._port = finding.port_at(path, finding.ports())
-
-    async def _follow(self) -> None:
-        """Turn to the port's new name, where it has one."""
-        if self._port is None or self._port.vid is None:
-            return
-        now = finding.found_again(self._port, finding.ports())
-        address = parse_address(self._reader.url)
-        if now is None or finding.port_at(address.line, [now]) is not None:
-            return
-        await self._reader.close()
-        options = self._reader.url.partition("?")[1:]
-        self._reader = self._made(reader_url(address.driver, now.path) + "".join(options))
 
     def _told(self, event: ReaderEvent) -> None:
         name, words = _TOLD[type(event)]

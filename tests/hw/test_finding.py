@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from hw.errors import BadAddress, LineError
-from hw.finding import ASKED, Port, found_again, port_at, ports
+from hw.card import StripeCard
+from hw.errors import BadAddress, LineError, LineGone
+from hw.finding import ASKED, Port, Whereabouts, found_again, port_at, ports
 from hw.probing import QUESTIONS, probe, reader_url
-from hw.reader import DRIVERS, open_reader
+from hw.reader import DRIVERS, ReaderBack, ReaderEvent, ReaderGone, open_reader
 from sim.reader import acs, gemcore, magstripe, pn532, vivopay
 from sim.reader.line import PtyLine, SocketLine
 
@@ -118,9 +119,62 @@ def test_one_without_a_number_is_found_by_its_socket_alone() -> None:
     lost = Port("/dev/ttyUSB0", 0x1A86, 0x7523, "", "1-1.2")
     back = Port("/dev/ttyUSB3", 0x1A86, 0x7523, "", "1-1.2")
     assert found_again(lost, [Port("/dev/ttyUSB0", 0x1A86, 0x7523, "", "1-1.1"), back]) == back
-    assert found_again(lost, [Port("/dev/ttyUSB0", 0x1A86, 0x7523, "", "1-1.1")]) is None
+    moved = Port("/dev/ttyUSB0", 0x1A86, 0x7523, "", "1-1.1")
+    assert found_again(lost, [moved]) == moved  # by its name, as nothing says otherwise
+    assert found_again(lost, [Port("/dev/ttyUSB1", 0x1A86, 0x7523, "", "1-1.1")]) is None
     uart = Port("/dev/ttyAMA0")
     assert found_again(uart, [Port("/dev/ttyAMA0"), back]) == uart
+
+
+def test_where_a_line_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[Port] = [LOST]
+    monkeypatch.setattr("hw.finding.ports", lambda: tuple(there))
+    where = Whereabouts("/dev/ttyUSB0?baud=9600")
+    assert where.now() == "/dev/ttyUSB0?baud=9600"
+    where.seen()
+    assert where.now() == "/dev/ttyUSB0?baud=9600"
+    there[:] = [Port("/dev/ttyUSB4", 0x0403, 0x6001, "A1", "1-1.4")]
+    assert where.now() == "/dev/ttyUSB4?baud=9600"
+    there[:] = []
+    assert where.now() == "/dev/ttyUSB0?baud=9600"
+    there[:] = [Port("/dev/ttyUSB0", 0x12D1, 0x1001, "C3", "1-1.2", "HUAWEI Mobile")]
+    with pytest.raises(LineError, match="another device has this name now, HUAWEI Mobile"):
+        where.now()
+
+
+def test_what_is_no_usb_device_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hw.finding.ports", lambda: (Port("/dev/ttyAMA0"),))
+    for line in ("/dev/ttyAMA0?baud=115200", "/dev/pts/3", "socket://127.0.0.1:4001"):
+        where = Whereabouts(line)
+        where.seen()
+        assert where.now() == line
+
+
+def test_a_reader_that_was_unplugged_is_opened_under_its_new_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        async with magstripe.on_pty() as first, magstripe.on_pty() as second:
+            here, there = first.line, second.line
+            assert isinstance(here, PtyLine)
+            assert isinstance(there, PtyLine)
+            paths = [here.path]
+            monkeypatch.setattr("hw.finding.ports", lambda: (Port(paths[0], 0x0403, 0x6001, "A1", "1-1"),))
+            told: list[type[ReaderEvent]] = []
+            async with open_reader(first.url) as reader:
+                reader.on_event = lambda event: told.append(type(event))
+                wait = asyncio.create_task(reader.wait_for_card(30))
+                await asyncio.sleep(0)
+                paths[:] = [there.path]
+                await here.close()
+                with pytest.raises(LineGone):
+                    await wait
+                await reader.open()
+                again = asyncio.create_task(reader.wait_for_card(30))
+                await asyncio.sleep(0)  # it has dropped what came before
+                await second.swipe("visa")
+                assert isinstance(await again, StripeCard)
+            assert told == [ReaderGone, ReaderBack]
+
+    asyncio.run(main())
 
 
 EMULATED: dict[str, tuple[Started, Started, str]] = {
