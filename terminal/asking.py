@@ -216,8 +216,11 @@ class Asking:
         if payment.charge_id:
             charge, at = await self._mending(lambda: self._client.charge_by_id(payment.charge_id), errand)
             return charge.as_answer(), at
-        found, at = await self._mending(lambda: self._client.charges_by_reference(payment.reference), errand)
-        ours = [told for one in found if self._may_be(payment, told := one.as_answer())]
+        charges, at = await self._mending(lambda: self._client.charges_by_reference(payment.reference), errand)
+        found = [charge.as_answer() for charge in charges]
+        if any(self._is_claimed(payment, told) for told in found):
+            raise _Untold
+        ours = [told for told in found if self._may_be(payment, told)]
         if len(ours) > 1:
             raise HostAnswerInvalid("pos/charges", "charges", "more than one may be this payment")
         return (ours[0] if ours else None), at
@@ -284,6 +287,12 @@ class Asking:
     def _is_of_another(self, payment: Payment, answer: Answer) -> bool:
         known = self._journal.charge_by_charge_id(answer.charge_id)
         return known is not None and known.id != payment.id
+
+    def _is_claimed(self, payment: Payment, answer: Answer) -> bool:
+        """It bears the payment's reference, and the id that another reference's charge has by an answer before: one of
+        the two answers was wrong, and nobody here can tell which."""
+        known = self._journal.charge_by_charge_id(answer.charge_id)
+        return known is not None and known.reference != payment.reference
 
     def _check_parent(self, call: str, payment: Payment, answer: Answer) -> None:
         charge = self._journal.payment(payment.parent)

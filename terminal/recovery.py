@@ -114,6 +114,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_CHARGE, _SENT, Act.LOOK_UP, lookup=True, sought=Sought.NOT_YET),
     Rule(_CHARGE, _SENT, Act.SEND, remembered=True),
     Rule(_CHARGE, _SENT, Act.GIVE_UP, sought=Sought.NONE),
+    Rule(_CHARGE, _SENT, Act.ASK_PERSON, sought=Sought.UNTOLD),
     Rule(_CHARGE, _SENT, Act.WAIT, lookup=True),
     Rule(_CHARGE, _SENT, Act.ASK_PERSON),
     # One that the host has not decided.
@@ -123,6 +124,7 @@ RULES: tuple[Rule, ...] = (
     # One whose shopper has left: learn whether the host has it.
     Rule(_CHARGE, _ABANDONED, Act.LOOK_UP, lookup=True, sought=Sought.NOT_YET),
     Rule(_CHARGE, _ABANDONED, Act.GIVE_UP, sought=Sought.NONE),
+    Rule(_CHARGE, _ABANDONED, Act.ASK_PERSON, sought=Sought.UNTOLD),
     Rule(_CHARGE, _ABANDONED, Act.WAIT, lookup=True),
     Rule(_CHARGE, _ABANDONED, Act.SEND_TO_CANCEL, remembered=True),
     Rule(_CHARGE, _ABANDONED, Act.ASK_PERSON),
@@ -140,6 +142,7 @@ RULES: tuple[Rule, ...] = (
     Rule(_CHARGE, _FORWARDING, Act.WAIT, sought=Sought.FOUND),
     Rule(_CHARGE, _FORWARDING, Act.SEND, remembered=True),
     Rule(_CHARGE, _FORWARDING, Act.GIVE_UP, sought=Sought.NONE),
+    Rule(_CHARGE, _FORWARDING, Act.ASK_PERSON, sought=Sought.UNTOLD),
     Rule(_CHARGE, _FORWARDING, Act.WAIT, lookup=True),
     Rule(_CHARGE, _FORWARDING, Act.ASK_PERSON),
     # A refund is owed, whoever is there. Hosts look it up by an id that only the lost answer has.

@@ -402,6 +402,36 @@ def test_a_charge_id_seen_before_is_not_believed(make, monkeypatch):
     assert paying(world, scenario) == ((State.APPROVED, True), [])
 
 
+def test_a_charge_of_ours_whose_id_another_reference_was_told_is_never_taken_for_none(make, monkeypatch):
+    world = make()
+
+    async def scenario(till):
+        doubt = await doubtful(world, charge(till, "first"), acted=True)
+        (booked,) = await world.books()
+        client = till._exchange._client
+        asked = client.charge
+
+        async def of_the_first(*words):
+            return replace(await asked(*words), id=booked["id"])
+
+        monkeypatch.setattr(client, "charge", of_the_first)
+        await charge(till, "second")
+        told = Told(till)
+        await asyncio.sleep(2 * DAY)
+        times = sent(world)
+        (known,) = await till.resolve()
+        (alarm,) = [event for event in told[Overdue] if event.person]
+        assert known.id == alarm.payment_id == doubt.id
+        return known.state, sent(world) - times
+
+    result, found = paying(world, scenario)
+    assert result == (State.ABANDONED, 0)
+    assert [words.partition(" ")[2] for words in found] == [
+        "(second): they differ in charge_id",
+        "not resolved (abandoned)",
+    ]
+
+
 def test_a_status_of_500_is_no_outcome_also_under_a_key(make):
     world = make(offers_lookup=False)
 
