@@ -289,8 +289,10 @@ class Asking:
         return known is not None and known.id != payment.id
 
     def _is_claimed(self, payment: Payment, answer: Answer) -> bool:
-        """It bears the payment's reference, and the id that another reference's charge has by an answer before: one of
-        the two answers was wrong, and nobody here can tell which."""
+        """It bears the payment's reference, and the id that another reference's charge has by an earlier answer.
+
+        One of the two answers was wrong, and nobody here can tell which.
+        """
         known = self._journal.charge_by_charge_id(answer.charge_id)
         return known is not None and known.reference != payment.reference
 
