@@ -15,7 +15,8 @@ import msgspec
 from hw.reader import Reader
 from sim.disk import CrashDisk
 from sim.faults import AnyRule, parse_document
-from sim.host.calls import Call, call_name
+from sim.host.call_names import call_name
+from sim.host.calls import Call
 from sim.network import Network
 from sim.power import Power
 from sim.seed import seeded

@@ -13,7 +13,7 @@ In JSON, or the same in TOML with ``[[rules]]``::
 ``match`` (all that is given must hold; left out, it always does): ``nth``, ``times`` and ``probability`` for every
 rule (``sim.faults.grammar``). ``rules``, those for calls, know besides
 
-- ``call``: the name of a call (``sim.host.calls.CALLS``); ``device_id``;
+- ``call``: the name of a call (``sim.host.call_names.CALLS``); ``device_id``;
 - ``amount`` in minor units, of a charge or a refund;
 - ``card`` of a charge: the first digits (as far as the masked PAN shows them), or the card's network.
 

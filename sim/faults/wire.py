@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from sim.faults.grammar import MAX_RULES, At, Chooser, Count, FaultError, Match, Rule, Seconds, decode, kind
-from sim.host.calls import CALLS, PAYMENT_CALLS
+from sim.host.call_names import CALLS, PAYMENT_CALLS
 from sim.host.outcomes import NETWORKS
 
 CARD_NETWORKS = frozenset(name for *_, name in NETWORKS) | {"unknown"}

@@ -19,7 +19,8 @@ from starlette.types import Receive, Scope, Send
 from sim.faults import AnyRule, Faults, kind
 from sim.faults.wire import Delay, ErrorStatus
 from sim.host import control, viopay_activation, viopay_payments
-from sim.host.calls import CALLS, Answer, Call, plain_answer
+from sim.host.call_names import CALLS
+from sim.host.calls import Answer, Call, plain_answer
 from sim.host.config import HostConfig
 from sim.host.host import Host
 from sim.host.hsm import Hsm

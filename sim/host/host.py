@@ -15,7 +15,7 @@ from sim.host.exchanges import Exchanges
 from sim.host.hsm import Hsm, LiveKeys
 from sim.host.ledger import Ledger
 from sim.host.parameters import generate
-from sim.host.troubles import twisted
+from sim.host.twists import twisted
 from sim.seed import seeded
 from terminal.clock import Random
 from terminal.crypto import envelope

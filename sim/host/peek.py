@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sim.faults.wire import NOTHING_SEEN, Seen
-from sim.host.calls import PAYMENT_CALLS, Call
+from sim.host.call_names import PAYMENT_CALLS
+from sim.host.calls import Call
 from sim.host.host import Host
 from sim.host.outcomes import network
 from sim.host.refusals import Refusal

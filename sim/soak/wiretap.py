@@ -8,7 +8,7 @@ from hashlib import sha256
 import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sim.host.calls import call_name
+from sim.host.call_names import call_name
 from sim.soak.record import Judged, Record, Sent
 
 KEY = b"idempotency-key"

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.host.calls import CALLS
+from sim.host.call_names import CALLS
 from sim.host.config import HostConfig
 from sim.host.requests import tlv_tags
 from tests.sim.host.support import Bench, Device
