@@ -41,8 +41,9 @@ def one_key_a_reference(seen: Evidence) -> Iterator[Violation]:
 
 
 def same_bytes_under_a_key(seen: Evidence) -> Iterator[Violation]:
-    """Under one key the same bytes, always; others only where the host has judged all the earlier ones and refused
-    their keys, and so has not acted."""
+    """Under one key the same bytes, always; others only where the host has judged the earlier ones and refused
+    their keys each time, and so has not acted; or has never got them, and they were approved offline for that."""
+    stored = {entry.payment_id for entry in seen.entries if entry.happened is Happened.STORED}
     judged: dict[tuple[str, str], list[int]] = {}
     for one in seen.record.judged:
         if one.key:
@@ -53,8 +54,9 @@ def same_bytes_under_a_key(seen: Evidence) -> Iterator[Violation]:
             continue
         before = first.setdefault(sent.key, sent.digest)
         if before != sent.digest:
-            if any(status != REFUSES_KEYS for status in judged.get((sent.key, before), ())):
-                yield Violation("same_bytes", sent.key, "other bytes were sent under a key that the host had seen")
+            told = set(judged.get((sent.key, before), ()))
+            if told != {REFUSES_KEYS} and (told or sent.key not in stored):
+                yield Violation("same_bytes", sent.key, "other bytes were sent, and the keys had not been refused")
             first[sent.key] = sent.digest
 
 

@@ -115,6 +115,18 @@ def test_other_bytes_under_the_same_key() -> None:
     assert rules(seen) == {"same_bytes"}
 
 
+def test_other_bytes_where_the_host_has_not_judged_the_first() -> None:
+    """They may be under way; unless no connection was made, and the charge was approved offline for that."""
+    seen = evidence(payments=[charge(amount=Amount(900, "EUR"), approved=Amount(900, "EUR"))])
+    seen.record.judged[:] = [Judged(2.0, "charge", KEY, "d2", 200)]
+    seen.record.sent.append(Sent(2.0, "charge", KEY, "d2", 1))
+    assert "same_bytes" in rules(seen)
+    stored = entries(Happened.JOURNALLED, Happened.STORED, Happened.FORWARDED, Happened.APPROVED)
+    assert "same_bytes" not in rules(replace(seen, entries=stored))
+    seen.record.judged.append(Judged(2.0, "charge", KEY, "d1", 500))
+    assert "same_bytes" in rules(replace(seen, entries=stored))
+
+
 def test_other_bytes_where_the_host_had_refused_the_keys() -> None:
     seen = evidence()
     seen.record.judged[:] = [Judged(1.0, "charge", KEY, "d1", 401), Judged(2.0, "charge", KEY, "d2", 200)]

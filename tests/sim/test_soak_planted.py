@@ -10,20 +10,33 @@ from sim.soak.everything import AT_CALLS, AT_THE_DISK, EVERYTHING, Kind
 from sim.soak.plan import planned
 from tests.sim.planted import PLANTED
 
-UNREACHABLE: tuple[Kind, ...] = tuple(kind for kind in AT_CALLS if kind.name in ("unreachable", "outage"))
-"""Without a connection a charge is approved offline; in a short day that is to happen often."""
-
-
 OFTEN: tuple[Kind, ...] = tuple(kind._replace(often=3 * kind.often) for kind in EVERYTHING)
 SHORTER = {"no outcome written": 30, "held for ever": 120, "a forgotten cancel": 60, "a card number told": 10}
 """Payments; of what leaves charges open it takes few, and each of them takes its time."""
 
 
+def often(*names: str) -> tuple[Kind, ...]:
+    """These kinds of trouble, before every tenth payment."""
+    return tuple(kind._replace(often=0.1) for kind in EVERYTHING if kind.name in names)
+
+
+ERRORS = {"match": {"call": "charge", "times": 4}, "do": "status", "status": [500, 503]}
+"""Every attempt of one call: the host has nothing then, and the same is sent by another call."""
+
+CHANCES: dict[str, tuple[Kind, ...]] = {
+    # name: what gives the bug its chance, besides what goes wrong in any day
+    "a new key on retry": (Kind("errors", 0.1, (ERRORS,)),),
+    "a re-sealed retry": (Kind("errors", 0.1, (ERRORS,)),),
+    "belief in an answer for another amount": often("other_amount"),
+    "a re-send after the shopper left": often("drop_answers"),
+}
+
+
 def short(name: str) -> Day:
     """A day of a few payments, in which the bug has its chance."""
-    if name == "no limits offline":
-        return planned(3, 80, tuple(kind._replace(often=0.3) for kind in UNREACHABLE))
-    return planned(3, SHORTER.get(name, 160), OFTEN)
+    if name == "no limits offline":  # without a connection a charge is approved offline
+        return planned(3, 80, tuple(kind._replace(often=0.3) for kind in often("unreachable", "outage")))
+    return planned(3, SHORTER.get(name, 160), OFTEN + CHANCES.get(name, ()))
 
 
 def offended(day: Day) -> set[str]:
