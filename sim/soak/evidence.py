@@ -14,6 +14,8 @@ from terminal.payment import REVERSAL, UNRESOLVED, Kind, Payment, State
 SERVER_ERROR = 500
 STANDING = frozenset({"approved", "partially_refunded", "pending"})
 """The ledger's words for a charge of which the shopper pays something."""
+_UNKNOWN = UNRESOLVED | {State.FORWARDING}
+"""Only the host knows how it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Evidence:
                 refunds = self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
                 if any(refund["reason"] == REVERSAL and refund["status"] == "failed" for refund in refunds):
                     found.add(payment.reference)
-            elif not self.lookup and payment.state in UNRESOLVED:
+            elif not self.lookup and payment.state in _UNKNOWN:
                 found.add(payment.reference)
             elif payment.kind is Kind.REFUND and payment.state in (State.IN_FLIGHT, State.IN_DOUBT):
                 statuses = [one.status for one in self.record.judged if one.key == payment.id]

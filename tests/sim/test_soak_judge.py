@@ -208,3 +208,15 @@ def test_with_what_only_a_person_can_go_on() -> None:
     seen = left(ledger=[booked(refunds=failed)], payments=[charge(state=State.REVERSING)])
     seen.record.for_a_person[KEY] = None
     assert rules(seen) == set()
+
+
+def test_a_host_that_cannot_be_asked_and_has_forgotten_leaves_it_to_a_person() -> None:
+    """What was forwarded and never decided is as open as what was sent at once."""
+    for state in (State.PENDING, State.FORWARDING):
+        seen = evidence(payments=[charge(state=state)], lookup=False)
+        seen.record.told.clear()
+        assert "stuck" in rules(seen)
+        seen = replace(seen, payments=[charge(state=state)])  # nothing of the first look is kept
+        seen.record.for_a_person[KEY] = None
+        assert rules(seen) == set()
+        assert "stuck" in rules(replace(seen, lookup=True))
