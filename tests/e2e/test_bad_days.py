@@ -21,31 +21,12 @@ import pytest
 from terminal.crypto.vault_file import FILE_NAME as VAULT_FILE
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from tests.e2e.bad_days import Days, Ran
-from tests.e2e.hosted import DEADLINE, TILL, host
+from tests.e2e.hosted import DEADLINE, TILL
 from tests.e2e.shop import CARD, Shop, running, said
 
 NOBODY = 65534
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs the rights of root")
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with host(tmp_path_factory.mktemp("host")) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def days() -> Iterator[Days]:
-    with Days() as running:
-        yield running
-
-
-@pytest.fixture
-def shop(url: str, tmp_path: Path, days: Days) -> Shop:
-    shop = Shop(url, tmp_path / "home", days)
-    shop.activate()
-    return shop
 
 
 @contextlib.contextmanager

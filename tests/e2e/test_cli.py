@@ -7,10 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.e2e.hosted import DEADLINE, TILL, Home, call, claim, host, pair_beforehand, provisioned, said
 from tests.terminal.cli.typist import Typist
@@ -18,21 +15,6 @@ from tests.terminal.cli.typist import Typist
 PAN = "5413330089010012"
 CARD = f"{PAN}\n12/28\n"
 PASSPHRASE = "correct-canary-battery-staple"
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with host(tmp_path_factory.mktemp("host")) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def activated(url: str, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A terminal that is activated."""
-    home = Home(tmp_path_factory.mktemp("activated") / "home", url)
-    pair_beforehand(url, provisioned(url, home.path))
-    home.run("activate")
-    return home
 
 
 def test_from_nothing_to_a_balanced_journal(url: str, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ payment is made a second time: a terminal that repeats itself collides with itse
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,15 @@ import pytest
 
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from tests.e2e.bad_days import Days
-from tests.e2e.hosted import call, host
+from tests.e2e.hosted import call
 from tests.e2e.shop import Shop
 
 SIDES = ("", "-wal", "-shm")
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with host(tmp_path_factory.mktemp("host")) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def days() -> Iterator[Days]:
-    with Days() as running:
-        yield running
-
-
 @pytest.fixture
-def shop(url: str, tmp_path: Path, days: Days) -> Shop:
-    shop = Shop(url, tmp_path / "home", days)
-    shop.activate()
+def shop(shop: Shop) -> Shop:
+    """It has taken a payment before."""
     assert shop.charge("before").code == 0
     return shop
 

@@ -13,7 +13,7 @@ import pytest
 
 from sim.card import inserted, tapped
 from sim.reader import gemcore, pn532, vivopay
-from tests.e2e.hosted import DEADLINE, Home, call, host, pair_beforehand, provisioned, said
+from tests.e2e.hosted import DEADLINE, Home, call, said
 from tests.e2e.plugged import Counted
 
 
@@ -61,21 +61,6 @@ def emulating(opening: Callable[[], AbstractAsyncContextManager[Any]]) -> Iterat
         emulation.stop()
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with host(tmp_path_factory.mktemp("host")) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def till(url: str, tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """A terminal that is activated."""
-    home = Home(tmp_path_factory.mktemp("activated") / "home", url)
-    pair_beforehand(url, provisioned(url, home.path))
-    home.run("activate")
-    return home
-
-
 def tap(name: str) -> Callable[[Any], None]:
     return lambda emulated: emulated.reader.tap(tapped(name))
 
@@ -98,8 +83,8 @@ WAYS = [
 
 
 @pytest.mark.parametrize(("opening", "present", "entry_mode", "masked_pan"), WAYS)
-def test_a_charge_by_chip(till: Home, opening: Any, present: Any, entry_mode: str, masked_pan: str) -> None:
-    with emulating(opening) as reader, till.running("charge", "12.50", "--reader", reader.url) as process:
+def test_a_charge_by_chip(activated: Home, opening: Any, present: Any, entry_mode: str, masked_pan: str) -> None:
+    with emulating(opening) as reader, activated.running("charge", "12.50", "--reader", reader.url) as process:
         said(process, "card_wanted")
         reader.do(present)
         assert said(process, "card_read")["entry_mode"] == entry_mode
@@ -110,13 +95,13 @@ def test_a_charge_by_chip(till: Home, opening: Any, present: Any, entry_mode: st
 
 
 @pytest.mark.parametrize("entry", ["", "?entry=insert", "?entry=swipe"])
-def test_a_charge_by_a_card_with_no_reader_at_all(till: Home, entry: str) -> None:
-    payment = till.pay("charge", "12.50", "--reader", f"sim://jcb{entry}")
+def test_a_charge_by_a_card_with_no_reader_at_all(activated: Home, entry: str) -> None:
+    payment = activated.pay("charge", "12.50", "--reader", f"sim://jcb{entry}")
     assert (payment["state"], payment["masked_pan"]) == ("approved", "353011******0000")
 
 
-def test_a_card_that_there_is_not(till: Home) -> None:
-    error = till.told("charge", "12.50", "--reader", "sim://visa", code=5)[-1]
+def test_a_card_that_there_is_not(activated: Home) -> None:
+    error = activated.told("charge", "12.50", "--reader", "sim://visa", code=5)[-1]
     assert "there is no card named 'visa'" in error["message"]
 
 
@@ -124,10 +109,12 @@ def test_a_card_that_there_is_not(till: Home) -> None:
 @pytest.mark.parametrize(
     ("present", "entry_mode"), [(tap("visa-credit"), "contactless"), (insert("visa-credit"), "chip")]
 )
-def test_a_charge_by_a_reader_that_encrypts(till: Home, url: str, seal: Any, present: Any, entry_mode: str) -> None:
+def test_a_charge_by_a_reader_that_encrypts(
+    activated: Home, url: str, seal: Any, present: Any, entry_mode: str
+) -> None:
     with (
         emulating(lambda: vivopay.on_socket(seal)) as reader,
-        till.running("charge", "12.50", "--reader", f"{reader.url}?encrypts=yes") as process,
+        activated.running("charge", "12.50", "--reader", f"{reader.url}?encrypts=yes") as process,
     ):
         said(process, "card_wanted")
         reader.do(present)
@@ -143,13 +130,13 @@ def test_a_charge_by_a_reader_that_encrypts(till: Home, url: str, seal: Any, pre
     assert not {"track2", "pan"} & set(asked[-1]["card"])
 
 
-def open_payments(till: Home) -> int:
-    *_, result = till.told("journal", "--verify")
+def open_payments(activated: Home) -> int:
+    *_, result = activated.told("journal", "--verify")
     unresolved: int = result["unresolved"]
     return unresolved
 
 
-def harmless(till: Home, process: Any, before: int, present: Any, opening: Any, reference: str) -> None:
+def harmless(activated: Home, process: Any, before: int, present: Any, opening: Any, reference: str) -> None:
     """The charge ends as the reader's fault, in words; nothing is left of it; the reference is paid after all."""
     error = said(process, "error")
     assert process.wait(DEADLINE) == 5
@@ -158,16 +145,16 @@ def harmless(till: Home, process: Any, before: int, present: Any, opening: Any, 
     assert error["advice"]
     assert process.stderr is not None
     assert error["message"] in process.stderr.read()
-    assert open_payments(till) == 0
-    assert payments(till) == before
+    assert open_payments(activated) == 0
+    assert payments(activated) == before
     with emulating(opening) as reader:
         reader.do(present)
-        paid = till.pay("charge", "12.50", "--reference", reference, "--reader", reader.url)
+        paid = activated.pay("charge", "12.50", "--reference", reference, "--reader", reader.url)
     assert paid["state"] == "approved"
 
 
-def payments(till: Home) -> int:
-    *found, _ = till.told("journal")
+def payments(activated: Home) -> int:
+    *found, _ = activated.told("journal")
     return len(found)
 
 
@@ -180,15 +167,15 @@ UNPLUGGED = [
 
 
 @pytest.mark.parametrize(("opening", "present"), UNPLUGGED)
-def test_unplugged_while_a_card_is_waited_for(till: Home, opening: Any, present: Any, request: Any) -> None:
-    before, reference = payments(till), request.node.callspec.id + " waiting"
+def test_unplugged_while_a_card_is_waited_for(activated: Home, opening: Any, present: Any, request: Any) -> None:
+    before, reference = payments(activated), request.node.callspec.id + " waiting"
     with (
         emulating(opening) as reader,
-        till.running("charge", "12.50", "--reference", reference, "--reader", reader.url) as process,
+        activated.running("charge", "12.50", "--reference", reference, "--reader", reader.url) as process,
     ):
         said(process, "card_wanted")
         reader.do(lambda emulated: emulated.line.close())
-        harmless(till, process, before, present, opening, reference)
+        harmless(activated, process, before, present, opening, reference)
 
 
 def closing(emulated: Any, card: Any) -> Counted:
@@ -201,31 +188,31 @@ def closing(emulated: Any, card: Any) -> Counted:
     return Counted(card, 3, pull)
 
 
-def test_unplugged_in_the_middle_of_a_tap(till: Home) -> None:
-    before = payments(till)
+def test_unplugged_in_the_middle_of_a_tap(activated: Home) -> None:
+    before = payments(activated)
     with (
         emulating(pn532.on_pty) as reader,
-        till.running("charge", "12.50", "--reference", "torn tap", "--reader", reader.url) as process,
+        activated.running("charge", "12.50", "--reference", "torn tap", "--reader", reader.url) as process,
     ):
         said(process, "card_wanted")
         reader.do(lambda emulated: emulated.reader.tap(closing(emulated, tapped("visa-credit"))))
-        harmless(till, process, before, tap("visa-credit"), pn532.on_pty, "torn tap")
+        harmless(activated, process, before, tap("visa-credit"), pn532.on_pty, "torn tap")
 
 
 @pytest.mark.parametrize("name", ["visa-credit", "mastercard-credit"])
-def test_unplugged_in_the_middle_of_an_insert(till: Home, name: str) -> None:
-    before = payments(till)
+def test_unplugged_in_the_middle_of_an_insert(activated: Home, name: str) -> None:
+    before = payments(activated)
     with (
         emulating(gemcore.on_pty) as reader,
-        till.running("charge", "12.50", "--reference", f"torn {name}", "--reader", reader.url) as process,
+        activated.running("charge", "12.50", "--reference", f"torn {name}", "--reader", reader.url) as process,
     ):
         said(process, "card_wanted")
         reader.do(lambda emulated: emulated.reader.insert(closing(emulated, inserted(name))))
-        harmless(till, process, before, insert(name), gemcore.on_pty, f"torn {name}")
+        harmless(activated, process, before, insert(name), gemcore.on_pty, f"torn {name}")
 
 
-def test_a_card_that_is_refused_is_told_and_the_next_one_pays(till: Home) -> None:
-    with emulating(pn532.on_pty) as reader, till.running("charge", "12.50", "--reader", reader.url) as process:
+def test_a_card_that_is_refused_is_told_and_the_next_one_pays(activated: Home) -> None:
+    with emulating(pn532.on_pty) as reader, activated.running("charge", "12.50", "--reader", reader.url) as process:
         said(process, "card_wanted")
         reader.do(tap("blocked"))
         assert "the card is blocked" in said(process, "card_refused")["reason"]
@@ -235,8 +222,8 @@ def test_a_card_that_is_refused_is_told_and_the_next_one_pays(till: Home) -> Non
         assert process.wait(DEADLINE) == 0
 
 
-def test_a_card_that_is_torn_away_counts_when_it_is_back(till: Home) -> None:
-    with emulating(pn532.on_pty) as reader, till.running("charge", "12.50", "--reader", reader.url) as process:
+def test_a_card_that_is_torn_away_counts_when_it_is_back(activated: Home) -> None:
+    with emulating(pn532.on_pty) as reader, activated.running("charge", "12.50", "--reader", reader.url) as process:
         said(process, "card_wanted")
         reader.do(lambda emulated: emulated.reader.tear())
         reader.do(tap("visa-credit"))

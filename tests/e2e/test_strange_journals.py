@@ -7,34 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
-from tests.e2e.bad_days import Days
-from tests.e2e.hosted import host
 from tests.e2e.shop import Shop
-
-
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with host(tmp_path_factory.mktemp("host")) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def days() -> Iterator[Days]:
-    with Days() as running:
-        yield running
-
-
-@pytest.fixture
-def shop(url: str, tmp_path: Path, days: Days) -> Shop:
-    shop = Shop(url, tmp_path / "home", days)
-    shop.activate()
-    return shop
 
 
 def edited(shop: Shop, *statements: str) -> None:

@@ -8,10 +8,8 @@ from dataclasses import replace
 import pytest
 
 from hw.card import ManualCard
-from sim.host.config import HostConfig
 from sim.host.ledger import Refund
 from sim.network import Trip
-from sim.world import World
 from terminal.activation import Level
 from terminal.errors import HostRefused, PaymentRefused, TillError
 from terminal.events import Overdue
@@ -23,19 +21,6 @@ TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")
 FOUR = Amount(400, "EUR")
 DAY = 86_400
-
-
-@pytest.fixture
-def make(tmp_path):
-    worlds = []
-
-    def make(**config):
-        worlds.append(World(tmp_path, config=HostConfig(**config)))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 # -- a host that has forgotten the key ----------------------------------------

@@ -10,11 +10,9 @@ import httpx
 import pytest
 
 from hw.card import ManualCard, StripeCard
-from sim.host.config import HostConfig
 from sim.host.ledger import Refund, to_ms
 from sim.network import Trip
 from sim.reader.handed import HandedReader
-from sim.world import World
 from terminal.errors import HostRefused, HostUnreachable, PaymentRefused
 from terminal.events import OfflineLost, Overdue, RefundFailed, RestoredImageSuspected, SuspectedDuplicate
 from terminal.money import Amount
@@ -30,19 +28,6 @@ DAY = 86_400
 GONE = 121
 """Seconds after which a shopper whom nobody asks for counts as gone."""
 NO_LOOKUP = {"host": {"offers_lookup": False}}
-
-
-@pytest.fixture
-def make(tmp_path):
-    worlds = []
-
-    def make(**config):
-        worlds.append(World(tmp_path, config=HostConfig(**config)))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
 
 
 def charge(till, reference="r", amount=TWELVE_FIFTY, **words):
