@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from hw.apdu import MAX_CHAIN, Command, Response, follow_up
 from hw.errors import CardError
 from hw.pan import check_expiry, check_pan, mask_pan
 from hw.track2 import Track2
+
+LONGEST: Final = 90.0
+"""Seconds for a command and all that belongs to its answer, whatever time the card asks for."""
 
 
 class EntryMode(StrEnum):
@@ -85,13 +89,25 @@ class ChipCard(ABC):
 
     def __init__(self, entry_mode: Literal[EntryMode.CHIP, EntryMode.CONTACTLESS], answer: bytes, uid: bytes = b""):
         self.entry_mode, self.answer, self.uid = entry_mode, answer, uid
+        self._turn = asyncio.Lock()
 
     async def transmit(self, command: Command) -> Response:
         """Send a command and give the whole answer: what a card says in pieces (61xx, 6Cxx) is put together.
 
-        Raises CardGone when the card is not there any more, CardError for an answer that is none, LineGone when
-        the reader is not, and NoAnswer when it says nothing.
+        One command at a time: a second one waits for the first. Raises CardGone when the card is not there any
+        more, CardError for an answer that is none or takes longer than `LONGEST`, LineGone when the reader is not
+        there, and NoAnswer when it says nothing.
         """
+        async with self._turn:
+            try:
+                async with asyncio.timeout(LONGEST) as deadline:
+                    return await self._whole(command)
+            except TimeoutError:
+                if not deadline.expired():  # the driver's own
+                    raise
+                raise CardError(f"the card is not done within {LONGEST:g} s") from None
+
+    async def _whole(self, command: Command) -> Response:
         data = b""
         for _ in range(MAX_CHAIN):
             response = Response.decode(await self._exchange(command.encode()))

@@ -12,7 +12,7 @@ from typing import Final
 
 from hw.ccid import ANSWERS, Kind, Message
 from hw.envelope import Envelope, Signal
-from hw.errors import NoAnswer, ProtocolError
+from hw.errors import FramingError, NoAnswer, ProtocolError
 from hw.wire import Wire
 
 ANSWER: Final = 1.0
@@ -22,6 +22,10 @@ TRIES: Final = 3
 LONGEST: Final = 60.0
 """Seconds for one command, whatever time the card asks for: nobody stands at a till for longer."""
 
+PAUSE: Final = 0.5
+"""Seconds without a byte in the middle of a frame after which the rest of it is lost; a network may hold bytes back
+for half as long."""
+
 _SAME: Final = frozenset((Kind.DATA_BLOCK, Kind.SLOT_STATUS))
 """ACS's manual prints 81 for its answers in one place and 80 in another: either is taken for the other."""
 
@@ -29,7 +33,8 @@ _SAME: Final = frozenset((Kind.DATA_BLOCK, Kind.SLOT_STATUS))
 class Channel:
     """One slot of a reader. ``told`` hears True for a card inserted, False for one removed, as notices say it.
 
-    ``echo``: "yes" where the reader has to echo each command, "no" where it must not, "auto" for either.
+    One command at a time; a second one waits for the first. ``echo``: "yes" where the reader has to echo each
+    command, "no" where it must not, "auto" for either.
     """
 
     def __init__(
@@ -40,15 +45,21 @@ class Channel:
         self._seq = 0
         self._echoes = False
         self._own_naks = 0
+        self._turn = asyncio.Lock()
 
     async def ask(
         self, kind: Kind, data: bytes = b"", *, specific: bytes = bytes(3), patience: float = ANSWER
     ) -> Message:
         """Send a command and give its answer, which may say that it failed.
 
-        ``patience`` is in seconds, begins anew with each request for time, and ends at `LONGEST` in all.
-        Raises NoAnswer, ProtocolError and LineGone.
+        ``patience`` is in seconds, begins anew with each request for time, and ends at `LONGEST` in all. Where
+        nothing comes the command is sent again; but what is for the card may reach it once only, so of that the
+        reader is asked for its last answer. Raises NoAnswer, ProtocolError and LineGone.
         """
+        async with self._turn:
+            return await self._ask(kind, data, specific, patience)
+
+    async def _ask(self, kind: Kind, data: bytes, specific: bytes, patience: float) -> Message:
         message = Message(kind, data, self._slot, self._seq, specific)
         self._seq = (self._seq + 1) % 256
         frame, clock = self._envelope.build(message), asyncio.get_running_loop().time
@@ -57,18 +68,23 @@ class Channel:
         due, tries, echoed = began + patience, 1, False
         while clock() < began + LONGEST:
             try:
-                came = await self.wire.receive(max(0.0, min(due, began + LONGEST) - clock()), kind.title)
+                wait = max(0.0, min(due, began + LONGEST) - clock())
+                came = await self.wire.receive(wait, kind.title, pause=PAUSE)
             except NoAnswer:
                 if tries == TRIES:
                     break
-                tries, due = await self._again(tries), clock() + patience
+                again = None if kind is Kind.XFR_BLOCK else frame
+                tries, due = await self._again(tries, again), clock() + patience
                 continue
+            except FramingError:
+                came = self._envelope.LEAD
             found = self._envelope.parse(came)
             if isinstance(found, Signal):
                 self._hear(found)
                 if found is Signal.WAIT:
                     due = clock() + patience
                 elif found is Signal.DAMAGED and tries < TRIES:
+                    self.wire.counts.errors[FramingError.__name__] += 1
                     tries, due = await self._again(tries), clock() + patience
                 elif found is Signal.NAK and self._own_naks:
                     self._own_naks -= 1
@@ -93,7 +109,7 @@ class Channel:
     async def listen(self, seconds: float) -> None:
         """Hear what the reader says unasked, until it says something or the time is over. Raises LineGone."""
         try:
-            async with asyncio.timeout(seconds):
+            async with self._turn, asyncio.timeout(seconds):
                 found = self._envelope.parse(await self.wire.receive(None, "a card"))
         except TimeoutError:
             return

@@ -87,6 +87,11 @@ class Framer:
         self._held = bytearray()
         self.dropped = 0
 
+    @property
+    def begun(self) -> bool:
+        """Whether it holds the beginning of a frame."""
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take what came, in the order of its coming; give the whole frames that it ends."""
         self._held += data
@@ -136,6 +141,7 @@ class _Reading:
         self._asked = Kind.GET_SLOT_STATUS
         self._blocks = False  # T=1 is spoken
         self._goes_on = False  # the card has not said all of its answer yet
+        self._chained = False  # nor we of our command
 
     def describe(self, frame: bytes) -> str:
         try:
@@ -170,9 +176,20 @@ class _Reading:
         block = _block(data)
         self._blocks = block is not None
         if block is not None:
-            return Block(block.pcb, masked_command(block.inf), block.nad).encode() if block.is_i else data
+            return self._sent(block) if block.is_i else self._between(block, data)
         self._goes_on = self._goes_on and data[1:2] == b"\xc0"  # GET RESPONSE
         return masked_command(data)
+
+    def _sent(self, block: Block) -> bytes:
+        """Of a command in pieces the first has its header; what the others have, nobody can say."""
+        goes_on, self._chained = self._chained, block.more
+        inf = bytes(len(block.inf)) if goes_on else masked_command(block.inf)
+        return Block(block.pcb, inf, block.nad).encode()
+
+    def _between(self, block: Block, data: bytes) -> bytes:
+        if not block.is_r:  # after a new beginning the command is as well
+            self._chained = False
+        return data
 
     def _answer(self, data: bytes) -> bytes:
         if not self._blocks:

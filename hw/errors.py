@@ -78,7 +78,7 @@ class CardGone(CardError):
 
 
 class NotSupported(ReaderError):
-    """Example: ``there is no driver named 'punchcard' (there are: magstripe)``."""
+    """Example: ``there is no driver named 'punchcard' (there are: gemcore, magstripe, pn532)``."""
 
 
 class TimedOut(ReaderError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -116,10 +117,17 @@ def _looked_up(table: Mapping[tuple[int, int | None], _Found], port: Port) -> _F
     return table.get((port.vid, port.pid)) or table.get((port.vid, None))
 
 
+LOOKS: Final = 3
+"""How often the system's tables are read where a device vanishes from under them."""
+
+
 def _from_system() -> Iterable[Listed]:
     from serial.tools import list_ports
 
-    return list_ports.comports()
+    for _ in range(LOOKS):
+        with suppress(OSError, TypeError):  # TypeError: pyserial's, of a device that has no number any more
+            return list_ports.comports()
+    return ()
 
 
 def ports(

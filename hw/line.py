@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import select
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from hw.errors import LineGone, NotSupported
@@ -21,6 +22,9 @@ RECEIVE_LIMIT: Final = 65536
 
 CHUNK: Final = 4096
 """Bytes that one read gives at most: what Linux keeps for a serial device."""
+
+_HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
+"""That a socket's peer will send no more, where the system tells it; that a device is gone is told unasked."""
 
 
 class Link(ABC):
@@ -46,6 +50,10 @@ class Link(ABC):
     @abstractmethod
     def discard(self) -> None:
         """Drop what has come and was not read."""
+
+    def is_gone(self) -> bool:
+        """Whether the other end is known to be gone, without reading; False where only a read would tell."""
+        return False
 
     @abstractmethod
     async def write(self, data: bytes) -> None:
@@ -79,7 +87,7 @@ class DescriptorLink(Link):
         name: str,
         release: Callable[[], None],
         flush: Callable[[], None] | None = None,
-        pace: Callable[[int], None] | None = None,
+        pace: Callable[[int], Awaitable[None]] | None = None,
     ) -> None:
         super().__init__(name)
         os.set_blocking(descriptor, False)
@@ -125,6 +133,14 @@ class DescriptorLink(Link):
             if not self.take():
                 break
 
+    def is_gone(self) -> bool:
+        """See Link."""
+        if not self._open:
+            return True
+        looked_at = select.poll()
+        looked_at.register(self._descriptor, _HUNG_UP)
+        return bool(looked_at.poll(0))
+
     async def write(self, data: bytes) -> None:
         """See Link."""
         left = memoryview(data)
@@ -145,7 +161,7 @@ class DescriptorLink(Link):
         if self._pace is None:
             await super().change_baud(baud)
         else:
-            self._pace(baud)
+            await self._pace(baud)
             os.set_blocking(self._descriptor, False)  # pyserial sets its own idea of it along with the speed
 
     async def close(self) -> None:

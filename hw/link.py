@@ -4,8 +4,8 @@
     socket://10.0.0.7:4001                                         a TCP socket: serial servers, emulators
     rfc2217://10.0.0.7:2217?baud=9600                              a serial port behind a telnet server (RFC 2217)
 
-The line's settings may be left out: 9600 8N1 without flow control. There are no deadlines here: a caller sets
-one around any call with ``asyncio.timeout``, and whatever is cancelled takes no byte with it.
+The line's settings may be left out: 9600 8N1 without flow control. There are no deadlines here but for opening: a
+caller sets one around any call with ``asyncio.timeout``, and whatever is cancelled takes no byte with it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,13 @@ import serial
 
 from hw.errors import BadAddress, LineError
 from hw.line import DescriptorLink, Link
+
+OPENING: Final = 10.0
+"""Seconds for a line to be opened, with names looked up and a connection made: a person waits for that."""
+LEAVES: Final = 1.0
+"""Seconds for what was sent to be out before the speed changes: flow control may hold it back for ever."""
+LOOK: Final = 0.005
+"""Seconds between two looks at whether it is."""
 
 _PARITIES: Final = {"none": serial.PARITY_NONE, "even": serial.PARITY_EVEN, "odd": serial.PARITY_ODD}
 
@@ -90,7 +97,11 @@ async def open_link(url: str, *, name: str | None = None) -> Link:
     if opener is None:
         known = ", ".join(f"{scheme}://" for scheme in _OPENERS if scheme)
         raise BadAddress(f"{name}: a line is a device's path or one of {known}")
-    return await opener(parts, options, name)
+    try:
+        async with asyncio.timeout(OPENING):
+            return await opener(parts, options, name)
+    except TimeoutError:
+        raise LineError(f"{name}: it does not open within {OPENING:g} s", advice=_NETWORK_ADVICE) from None
 
 
 async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str) -> Link:
@@ -110,14 +121,29 @@ async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str
         with suppress(termios.error):  # the device is gone, which whoever reads next is told
             port.reset_input_buffer()
 
-    def pace(baud: int) -> None:
+    async def pace(baud: int) -> None:
         try:
+            for _ in range(round(LEAVES / LOOK)):
+                if not port.out_waiting:
+                    break
+                await asyncio.sleep(LOOK)
+            else:
+                raise LineError(f"{name}: what was sent does not leave", advice=_HELD_BACK)
             port.flush()  # what was sent goes out at the speed that it was sent for
             port.baudrate = baud
         except (OSError, ValueError, termios.error) as error:
             raise LineError(f"{name}: it does not go at {baud} baud ({error})") from None
 
-    return DescriptorLink(port.fileno(), name, port.close, flush, pace)
+    def release() -> None:
+        if port.rtscts or port.xonxoff:  # closing waits half a minute for what the other end does not take
+            with suppress(OSError, termios.error):
+                port.reset_output_buffer()
+        port.close()
+
+    return DescriptorLink(port.fileno(), name, release, flush, pace)
+
+
+_HELD_BACK: Final = "The reader holds its line back: check the cable's RTS and CTS, or set flow=none."
 
 
 _BUSY = "another program holds the port", "`fuser -v` with its path names it; ModemManager is a usual one."

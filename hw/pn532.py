@@ -36,7 +36,6 @@ RF_SETTINGS: Final = (
 FIELD_OFF: Final = b"\x01\x00"
 ANY_APPLICATION: Final = b"\x00"
 """The AFI with which type B is polled."""
-POLLS: Final = ((TYPE_A, b""), (TYPE_B, ANY_APPLICATION))
 PRESENCE_TEST: Final = b"\x06"
 """Diagnose, test 6: whether the card still answers (section 7.2.1)."""
 
@@ -139,12 +138,12 @@ class Pn532Reader(Reader):
                     await chip.change_baud(int(HOME_BAUD))
 
     async def _next_card(self, link: Link) -> Pn532Card:
+        if self._card is not None:
+            await self._card.release()
         if self._chip is None:  # it fell silent, or talked nonsense: perhaps it lost its power, and sleeps
             await self._start(link)
         chip = self._chip
         assert chip is not None
-        if self._card is not None:
-            await self._card.release()
         try:
             while True:
                 targets = await self._poll(chip)
@@ -169,12 +168,22 @@ class Pn532Reader(Reader):
             raise
 
     async def _poll(self, chip: Chip) -> tuple[Target, ...]:
-        for kind, data in POLLS:
-            request = bytes((MAX_TARGETS, kind)) + data
-            answer = await chip.ask(frames.IN_LIST_PASSIVE_TARGET, request, timeout=POLL_TIMEOUT)
-            if targets := parse_targets(kind, answer):
-                return targets
-        return ()
+        """The cards in the field, of both types: one of each is two cards (EMV Contactless Book D, section 9.2).
+
+        The chip can be asked for one type at a time, and is left with those of the last. That is type A, as most
+        cards are; one of type B is called again from the beginning.
+        """
+        b = await self._call(chip, TYPE_B, ANY_APPLICATION)
+        a = await self._call(chip, TYPE_A)
+        if a or not b:
+            return (*b, *a)
+        await chip.ask(frames.RF_CONFIGURATION, FIELD_OFF)
+        return await self._call(chip, TYPE_B, ANY_APPLICATION)
+
+    async def _call(self, chip: Chip, kind: int, data: bytes = b"") -> tuple[Target, ...]:
+        request = bytes((MAX_TARGETS, kind)) + data
+        answer = await chip.ask(frames.IN_LIST_PASSIVE_TARGET, request, timeout=POLL_TIMEOUT)
+        return parse_targets(kind, answer)
 
     def _take(self, chip: Chip, targets: tuple[Target, ...]) -> Pn532Card:
         if len(targets) > 1:
@@ -218,7 +227,13 @@ class Pn532Reader(Reader):
 
 
 def _identity(target: Target) -> bytes:
-    """What a card is known by. One whose UID begins with 08 makes up another each time (ISO/IEC 14443-3, 6.5.4)."""
+    """What a card is known by: its UID, unless it makes up another each time that it is called.
+
+    Type A says so by a first byte of 08 (ISO/IEC 14443-3, 6.5.4). Type B may do so without a word (7.9.2), and is
+    known by what else it says of itself.
+    """
+    if target.kind == TYPE_B:
+        return target.answer[5:]
     made_up = len(target.uid) == 4 and target.uid[0] == 0x08
     return target.uid[:1] if made_up else target.uid
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from hw import pn532_frames as frames
-from hw.errors import LineError, NoAnswer, ProtocolError
+from hw.errors import FramingError, LineError, NoAnswer, ProtocolError
 from hw.line import Link
 from hw.trace import Tracer
 from hw.wire import Statistics, Wire
@@ -32,6 +32,14 @@ REPEAT_TIMEOUT: Final = 0.25
 TRIES: Final = 3
 """How often a command is sent, and an answer asked for, where the line spoils them."""
 
+PAUSE: Final = 0.5
+"""Seconds without a byte in the middle of an answer after which the rest of it is lost: an overrun of the UART
+loses some. A network may hold bytes back for half as long."""
+
+CALLED_OFF: Final = 0.05
+"""Seconds after a command was called off before the next: what the chip (15 ms) and a USB adapter (16 ms) had still
+to say of it has come by then, and is not taken for the answer to the next."""
+
 BAUD_SETTLES: Final = 0.002
 """Seconds after a change of speed before the first byte: the chip takes some 200 us to follow (section 7.2.7)."""
 
@@ -49,6 +57,7 @@ class Chip:
         self.name = link.name
         self._wire = Wire(link, frames.Framer(), frames.language(), counts=counts, tracer=tracer)
         self._turn = asyncio.Lock()
+        self._called_off = False
 
     @property
     def busy(self) -> bool:
@@ -90,6 +99,9 @@ class Chip:
         self, code: int, frame: bytes, ack_timeouts: Sequence[float], timeout: float, *, patient: bool = False
     ) -> bytes:
         what = frames.NAMES.get(code, f"command {code:02X}")
+        if self._called_off:
+            await asyncio.sleep(CALLED_OFF)
+            self._called_off = False
         try:
             for number, ack_timeout in enumerate(ack_timeouts):
                 self._wire.counts.retries += number > 0
@@ -132,10 +144,13 @@ class Chip:
             if frame == frames.BROKEN and spoiled < TRIES:
                 spoiled += 1
                 self._wire.counts.retries += 1
-                self._wire.counts.errors["FramingError"] += 1
+                self._wire.counts.errors[FramingError.__name__] += 1
                 await self._wire.send(frames.NACK)
                 deadline = max(deadline, clock() + REPEAT_TIMEOUT)
-            frame = await self._wire.receive(max(0.0, deadline - clock()), what)
+            try:
+                frame = await self._wire.receive(max(0.0, deadline - clock()), what, pause=PAUSE)
+            except FramingError:
+                frame = frames.BROKEN
         raise self._nonsense(what)
 
     def _nonsense(self, what: str) -> ProtocolError:
@@ -146,6 +161,7 @@ class Chip:
 
     async def _call_off(self) -> None:
         """An ACK from the host: the chip lets go of the command."""
+        self._called_off = True
         try:
             await self._wire.send(frames.ACK)
         except LineError:  # then there is nothing to call off

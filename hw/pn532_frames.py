@@ -225,6 +225,11 @@ class Framer:
         self.dropped = 0
         self._held = bytearray()
 
+    @property
+    def begun(self) -> bool:
+        """Whether it holds the beginning of a frame: more than zeros, which may stand anywhere."""
+        return len(self._held) > 1
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take what came, in the order of its coming; give the frames that it ends."""
         frames: list[bytes] = []

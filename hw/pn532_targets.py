@@ -71,11 +71,12 @@ FORMS: Final[Mapping[int, Construct]] = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A card in the field: the chip's number for it, its UID (type A) or PUPI (type B), and its ATS or ATQB.
+    """A card in the field: its type, the chip's number for it, its UID (type A) or PUPI (type B), its ATS or ATQB.
 
     ``answer`` is empty for a card that speaks no APDUs.
     """
 
+    kind: int
     number: int
     uid: bytes = field(repr=False)
     answer: bytes
@@ -89,7 +90,7 @@ def parse_targets(kind: int, data: bytes) -> tuple[Target, ...]:
         found = None
     if found is None:
         raise ProtocolError(f"the chip told of a card in {len(data)} bytes that make no sense")
-    return tuple(Target(one.number, one.uid, _answer(kind, one)) for one in found.targets)
+    return tuple(Target(kind, one.number, one.uid, _answer(kind, one)) for one in found.targets)
 
 
 def _answer(kind: int, one: Construct) -> bytes:

@@ -148,6 +148,7 @@ class Reader(ABC):
         self._line = address.line + (f"?{urlencode(line_options)}" if line_options else "")
         self._whereabouts = Whereabouts(self._line)
         self._link: Link | None = None
+        self._is_open = False
         self._wait: asyncio.Timeout | None = None
         self._cancelled = False
         self._lost = False
@@ -199,6 +200,7 @@ class Reader(ABC):
 
     def _opened(self) -> None:
         """Count that the reader is open, and tell where it had been gone."""
+        self._is_open = True
         self.statistics.openings += 1
         if self._lost:
             self._lost = False
@@ -207,6 +209,7 @@ class Reader(ABC):
     async def close(self) -> None:
         """Let go of the line; a wait under way ends with LineGone."""
         link, self._link = self._link, None
+        self._is_open = False
         if link is not None:
             await link.close()
 
@@ -223,7 +226,8 @@ class Reader(ABC):
         """The next card that is presented, within ``timeout`` seconds (None: for ever), to pay ``sale``.
 
         What was presented before the call does not count: the card of the customer before must not pay for
-        this one. A line that went away in an earlier wait is opened again first, within the same timeout.
+        this one. A line that went away in an earlier wait, or since, is opened again first, within the same
+        timeout.
 
         Raises CardError for a card that cannot be used (wait again, and another swipe counts), TimedOut,
         Cancelled, LineGone when the line goes away meanwhile, LineError when it cannot be opened again, and
@@ -246,6 +250,8 @@ class Reader(ABC):
             self._wait = None
 
     async def _one_card(self) -> Card:
+        if self._link is not None and self._link.is_gone():  # pulled out while nobody waited; it may be back
+            await self._mourn()
         await self.open()
         assert self._link is not None
         self._link.discard()
@@ -256,8 +262,11 @@ class Reader(ABC):
             raise
 
     async def _mourn(self) -> None:
-        """The line is gone: let go of it, and tell."""
+        """The line is gone: let go of it, and tell. Nothing happens where it was closed from here."""
+        if not self._is_open:
+            return
         if not self._lost:
+            self.statistics.errors[LineGone.__name__] += 1
             self._lost = True
             self.on_event(ReaderGone(url=self.url))
         await self.close()

@@ -94,6 +94,10 @@ class Rfc2217Link(Link):
         with self._lock:
             self._held.clear()
 
+    def is_gone(self) -> bool:
+        """See Link."""
+        return self._over
+
     async def write(self, data: bytes) -> None:
         """See Link."""
         if self._shut:

@@ -9,6 +9,7 @@ written is a frame that the reader could have sent, of a card that is nobody's. 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -16,6 +17,8 @@ from typing import Final, Literal
 import msgspec
 
 from hw.errors import ProtocolError
+
+_log = logging.getLogger(__name__)
 
 Way = Literal["out", "in"]
 """From us to the reader, or from the reader to us."""
@@ -53,14 +56,20 @@ class Language:
 
 @dataclass(slots=True)
 class Tracer:
-    """Writes lines. ``clock`` gives seconds; the first frame is at zero."""
+    """Writes lines. ``clock`` gives seconds; the first frame is at zero.
+
+    Where ``write`` raises OSError the trace ends, which ``failed`` keeps: no payment ends with it.
+    """
 
     write: Callable[[str], object]
     clock: Callable[[], float]
+    failed: OSError | None = field(default=None, init=False)
     _began: float | None = field(default=None, init=False)
 
     def frame(self, way: Way, frame: bytes, language: Language) -> None:
         """One frame has passed."""
+        if self.failed is not None:
+            return
         now = self.clock()
         if self._began is None:
             self._began = now
@@ -70,7 +79,11 @@ class Tracer:
             "frame": language.masked(frame).hex(),
             "what": language.describe(frame),
         }
-        self.write(json.dumps(line, ensure_ascii=False) + "\n")
+        try:
+            self.write(json.dumps(line, ensure_ascii=False) + "\n")
+        except OSError as error:
+            self.failed = error
+            _log.warning("the trace cannot be written any more, and ends here: %s", error.strerror or error)
 
 
 def read_trace(lines: Iterable[str]) -> Iterator[Traced]:

@@ -217,6 +217,11 @@ class Framer:
         self._clock, self._last = clock, 0.0
 
     @property
+    def begun(self) -> bool:
+        """Whether it holds the beginning of a frame."""
+        return bool(self._held)
+
+    @property
     def held(self) -> int:
         """Bytes of a frame that was begun."""
         return len(self._held)

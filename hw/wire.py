@@ -13,14 +13,16 @@ import asyncio
 import statistics
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
-from hw.errors import NoAnswer
+from hw.errors import FramingError, NoAnswer
 from hw.line import Link
 from hw.trace import Language, Tracer
 
 KEPT: Final = 1000
 """Round-trip times that are kept."""
+SENDING: Final = 5.0
+"""Seconds for a frame to be taken: the system does so at once, unless the other end holds its line back."""
 BACKLOG: Final = 64
 """Frames that may wait to be taken; the oldest go beyond, as a reader that is not listened to talks to nobody."""
 
@@ -30,6 +32,10 @@ class Framer(Protocol):
 
     dropped: int
     """Bytes so far that were no part of a frame."""
+
+    @property
+    def begun(self) -> bool:
+        """Whether it holds the beginning of a frame."""
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take what came, in the order of its coming; give the whole frames that it ends, checked."""
@@ -79,31 +85,58 @@ class Wire:
         self._asked_at: float | None = None
 
     async def send(self, frame: bytes, *, timed: bool = True) -> None:
-        """Send one frame, in one write; raises LineGone. Not ``timed`` where the answer waits for a person."""
+        """Send one frame, in one write. Not ``timed`` where the answer waits for a person.
+
+        Raises LineGone, and NoAnswer where the other end takes nothing.
+        """
         self.counts.frames_out += 1
         self.counts.bytes_out += len(frame)
         if self._tracer is not None:
             self._tracer.frame("out", frame, self._language)
         self._asked_at = asyncio.get_running_loop().time() if timed else None
-        await self.link.write(frame)
+        try:
+            async with asyncio.timeout(SENDING):
+                await self.link.write(frame)
+        except TimeoutError:
+            self.counts.errors[NoAnswer.__name__] += 1
+            raise NoAnswer(f"{self.name}: the reader takes nothing for {SENDING:g} s") from None
 
-    async def receive(self, timeout: float | None, what: str) -> bytes:
+    async def receive(self, timeout: float | None, what: str, *, pause: float | None = None) -> bytes:
         """The next whole frame, within ``timeout`` seconds (None: for ever).
 
-        Raises NoAnswer, saying to ``what``, and LineGone. Bytes that are no frame are dropped and counted.
+        Raises NoAnswer, saying to ``what``, and LineGone. Bytes that are no frame are dropped and counted. A frame
+        that was begun and does not go on for ``pause`` seconds is dropped as well, and FramingError says so.
         """
         if self._waiting:
             return self._waiting.popleft()
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout) as deadline:
+                ends = deadline.when()
                 while not self._waiting:
                     self._take(await self.link.read())
+                    if pause is not None and not self._waiting:
+                        deadline.reschedule(self._until(ends, pause))
         except TimeoutError:
             self._take(self.link.take())  # a loop that was held up may time out with bytes waiting
             if not self._waiting:
-                self.counts.errors[NoAnswer.__name__] += 1
-                raise NoAnswer(f"{self.name}: no answer to {what} within {timeout:g} s") from None
+                self._nothing(timeout, what, broken_off=deadline.when() != ends)
         return self._waiting.popleft()
+
+    def _until(self, ends: float | None, pause: float) -> float | None:
+        """How long the next byte is waited for, in the middle of a frame or not."""
+        if not self._framer.begun:
+            return ends
+        due = asyncio.get_running_loop().time() + pause
+        return due if ends is None else min(ends, due)
+
+    def _nothing(self, timeout: float | None, what: str, *, broken_off: bool) -> NoReturn:
+        if broken_off:
+            before = self._framer.dropped
+            self._framer.reset()
+            self.counts.dropped += self._framer.dropped - before
+            raise FramingError(f"{self.name}: the answer to {what} breaks off") from None
+        self.counts.errors[NoAnswer.__name__] += 1
+        raise NoAnswer(f"{self.name}: no answer to {what} within {timeout:g} s") from None
 
     def discard(self) -> None:
         """Drop what has come and was not taken, and what of a frame was begun."""

@@ -93,6 +93,9 @@ class _MemoryLink(Link):
     def discard(self) -> None:
         self._in.take()
 
+    def is_gone(self) -> bool:
+        return not self._in.open
+
     async def write(self, data: bytes) -> None:
         if self._line.unplugged or not self._in.open:
             raise LineGone(f"{NAME} the device is gone")

@@ -246,6 +246,7 @@ def test_a_trace_holds_every_frame_and_no_card(monkeypatch):
                 "SetParameters: 14",
                 "RFConfiguration: 02 00 0B 0A",
                 "RFConfiguration: 05 00 01 02",
+                "InListPassiveTarget: 02 03 00",
                 "InListPassiveTarget: 02 00",
                 "InDataExchange: 6 bytes",
                 "InRelease: 00",
