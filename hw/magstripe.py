@@ -41,7 +41,7 @@ from hw import magstripe_setup as setup
 from hw.card import StripeCard
 from hw.errors import FramingError
 from hw.line import Link
-from hw.masking import masked_tracks
+from hw.masking import blanked_text, masked_text
 from hw.reader import Capabilities, CardInserted, CardRemoved, Reader
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, lrc, read_card
 from hw.trace import Language
@@ -242,17 +242,17 @@ def describe(message: bytes) -> str:
 
 
 def masked(message: bytes) -> bytes:
-    """The message with nobody's card in it; where it has LRCs they are right."""
+    """The message with nobody's card in it; where it has LRCs they are right. One that is no swipe is blanked."""
     for frame in FRAMES.values():
         found = _fit(frame, message)
         if found is not None and found.tracks:
             for piece in found.tracks:
-                piece.data = masked_tracks(piece.start + piece.data + b"?")[1:-1]
+                piece.data = masked_text(piece.start + piece.data + b"?")[1:-1]
                 if piece.get("lrc"):
                     track = TRACK_1 if piece.start == b"%" else TRACK_2
                     piece.lrc = lrc(track, piece.data.decode("ascii")).encode("ascii")
             return bytes(frame.build(found))
-    return masked_tracks(message)
+    return blanked_text(message)
 
 
 LANGUAGE: Final = Language(describe=describe, masked=masked)

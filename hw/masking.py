@@ -16,9 +16,11 @@ from hw.errors import CardError
 from hw.pan import luhn_digit
 from hw.tlv import MAX_DEPTH, Tlv, spans
 
-_SECRET_COMMANDS: Final = frozenset((0x20, 0x21, 0x24, 0x2C, 0x82, 0x84, 0xDA, 0xDB))
-"""VERIFY (and its odd form), CHANGE REFERENCE DATA, RESET RETRY COUNTER, EXTERNAL AUTHENTICATE, GET CHALLENGE,
-PUT DATA (and its odd form): PINs, keys and what is made with them (ISO/IEC 7816-4, table 4)."""
+_SECRET_COMMANDS: Final = frozenset(
+    (0x20, 0x21, 0x24, 0x2C, 0x82, 0x84, 0xD0, 0xD1, 0xD2, 0xD6, 0xD7, 0xD8, 0xDA, 0xDB, 0xDC, 0xDD, 0xE2)
+)
+"""VERIFY (and its odd form), CHANGE REFERENCE DATA, RESET RETRY COUNTER, EXTERNAL AUTHENTICATE, GET CHALLENGE, and
+all that writes: PINs, keys and what is made with them, or what becomes of a card (ISO/IEC 7816-4, table 4)."""
 
 
 def masked_pan(pan: str) -> str:
@@ -54,7 +56,7 @@ def _track2(value: bytes) -> bytes:
     if not separator:
         return _blank(value)
     data = rest.rstrip("f")
-    kept = data[:7] if data[:7].isdecimal() else ""
+    kept = _dated(data)
     return bytes.fromhex(_number(pan) + "d" + kept.ljust(len(data), "0") + "f" * (len(rest) - len(data)))
 
 
@@ -64,8 +66,13 @@ def _track1(value: bytes) -> bytes:
     if len(rest) != 2 or pan[:1] != "B":
         return _blank(value)
     name, data = rest
-    whole = f"B{_number(pan[1:])}^{'X' * len(name)}^{data[:7]}{'0' * len(data[7:])}"
+    whole = f"B{_number(pan[1:])}^{'X' * len(name)}^{_dated(data).ljust(len(data), '0')}"
     return whole.encode("latin-1")
+
+
+def _dated(data: str) -> str:
+    """Expiry and service code of what follows a number, where they can be those: else it may be a number itself."""
+    return data[:7] if data[:7].isascii() and data[:7].isdigit() and "01" <= data[2:4] <= "12" else ""
 
 
 def _number(pan: str) -> str:
@@ -83,8 +90,12 @@ def _zeros(value: bytes) -> bytes:
 MASKS: Final[Mapping[int, Callable[[bytes], bytes]]] = {
     0x56: _track1,
     0x57: _track2,
+    0x58: _blank,
     0x5A: _digits,
     0x5F20: _name,
+    0x5F21: _blank,
+    0x5F22: _blank,
+    0x5F23: _blank,
     0x99: _blank,  # a PIN
     0x9F0B: _name,
     0x9F1F: _zeros,
@@ -93,7 +104,8 @@ MASKS: Final[Mapping[int, Callable[[bytes], bytes]]] = {
     0x9F46: _blank,
     0x9F6B: _track2,
 }
-"""Tag -> what stands for its value (EMV 4.3 Book 3 annex A, and EMV Contactless Book C-2 for 56 and 9F6B)."""
+"""Tag -> what stands for its value (EMV 4.3 Book 3 annex A; EMV Contactless Book C-2 for 56 and 9F6B; ISO/IEC
+7816-6 for the tracks in 58 and 5F21 to 5F23)."""
 
 
 def masked_objects(data: bytes) -> bytes:
@@ -161,7 +173,8 @@ def masked_tracks(data: bytes) -> bytes:
         elif start == b"%":
             text = _track1(text) if text[:1] == b"B" and text.count(b"^") == 2 else _zeros(text)
         elif rest and first.isdigit():
-            text = _number(first.decode("ascii")).encode("ascii") + b"=" + rest[:7] + b"0" * len(rest[7:])
+            kept = _dated(rest.decode("latin-1"))
+            text = f"{_number(first.decode('ascii'))}={kept.ljust(len(rest), '0')}".encode("ascii")
         else:
             text = _zeros(text)
         return start + text + b"?"
@@ -171,3 +184,24 @@ def masked_tracks(data: bytes) -> bytes:
         pieces += [masked_digits(data[at : found.start()]), mask(found)]
         at = found.end()
     return b"".join([*pieces, masked_digits(data[at:])])
+
+
+_WHOLE: Final = re.compile(rb"(?:[%;+!][^?%;]*\?)+")
+
+
+def masked_text(data: bytes) -> bytes:
+    """Tracks and nothing else, or one without its sentinels; what is neither is blanked."""
+    if _WHOLE.fullmatch(data):
+        return masked_tracks(data)
+    with_sentinels = (b"%" if b"^" in data else b";") + data + b"?"
+    if _WHOLE.fullmatch(with_sentinels):
+        return masked_tracks(with_sentinels)[1:-1]
+    return blanked_text(data)
+
+
+_FRAMING: Final = re.compile(rb"[^\x02\x03\r\x10\x1b%;+?]")
+
+
+def blanked_text(data: bytes) -> bytes:
+    """Text of which nobody can say where its tracks are: nothing of it stays but what separates them."""
+    return _FRAMING.sub(b"0", data)

@@ -9,6 +9,10 @@
 
 A reader that encrypts (``?encrypts=yes``) hands over ciphertext and the serial number of its key. A card in the
 clear from such a reader is refused: it is not in the state that it was certified in.
+
+A card that was read in the slot has to be taken out before another wait counts it. Where a reader without a screen
+or keys leaves it to us to ask for a choice, a PIN or a swipe (61-01 to 61-03), its transaction is called off: there
+is nobody to ask.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from datetime import datetime
 from typing import ClassVar, Final
 
 from hw.card import ChipCard, EntryMode, ResultCard, SealedCard, StripeCard
-from hw.errors import BadAddress, CardError, CardGone, LineGone, ProtocolError, ReaderError
+from hw.errors import BadAddress, CardError, CardGone, LineGone, NotSupported, ProtocolError, ReaderError
 from hw.line import Link
 from hw.reader import Address, Capabilities, CardInserted, CardRemoved, Reader
 from hw.stripe import read_card
@@ -35,8 +39,8 @@ from hw.vivopay_commands import (
     sale_objects,
 )
 from hw.vivopay_frames import MSR_APPLICATION, BurstPayload, Frame, Framer, Message
-from hw.vivopay_result import Result, activation, bare_track, card_of
-from hw.vivopay_status import BAD_CRC, FAILED, OK, TIMEOUT, USER_INTERFACE, status_text
+from hw.vivopay_result import Result, activation, bare_track, card_of, shows_a_number, was_inserted
+from hw.vivopay_status import BAD_CRC, FAILED, NOT_GIVEN, OK, TIMEOUT, USER_INTERFACE, status_text
 from hw.vivopay_trace import LANGUAGE
 
 ROUND: Final = 30
@@ -50,11 +54,18 @@ PAUSE: Final = 0.05
 """Seconds before a reader is told again to wait: one that does not wait at all must not keep us busy."""
 CALL_OFF: Final = 0.5
 """Seconds for the reader to say that it has called off a transaction."""
+AGAIN: Final = 0.5
+"""Seconds from a card that was refused to the next: one that is left there is not refused a thousand times."""
 
 _APDU_CARDS: Final = frozenset((0x01, 0x02, 0x07))
 """Kinds of card that speak ISO/IEC 14443-4."""
-_ABSENT: Final = frozenset((TIMEOUT, FAILED, 0x1C))
+_ABSENT: Final = frozenset((TIMEOUT, FAILED))
 """Statuses of a card that does not answer."""
+_REQUEST: Final = 0x61
+_KEYS: Final = frozenset((0x01, 0x02, 0x08))
+"""First bytes of 61-01 where an answer is waited for: a menu, a key, a menu of languages. The rest is shown."""
+_WANTED: Final[Mapping[int, str]] = {0x01: "a choice", 0x02: "a PIN", 0x03: "a swipe"}
+"""What a reader asks for that has no keys, or no stripe reader, of its own."""
 
 
 class PassedThrough(ChipCard):
@@ -65,17 +76,20 @@ class PassedThrough(ChipCard):
     ) -> None:
         super().__init__(EntryMode.CHIP if interface == CONTACT else EntryMode.CONTACTLESS, answer, uid)
         self._reader, self._commands, self._interface = reader, commands, interface
-        self._over = False
+        self._over = self._unsure = False
 
     async def _exchange(self, command: bytes) -> bytes:
         name = self._commands.channel.name
-        if self._over:
+        if self._over or self._unsure:
             raise CardGone(f"{name}: the card was let go of")
         try:
             answer = await self._commands.exchange(self._interface, command)
         except LineGone:
             self._over = True
             await self._reader.mourn()
+            raise
+        except BaseException:  # the answer may still come, and must not be taken for that to the next command
+            self._unsure = True
             raise
         if answer.code == OK:
             return answer.data
@@ -85,6 +99,11 @@ class PassedThrough(ChipCard):
             raise CardGone(f"{name}: the card was taken away")
         if answer.code == BAD_CRC:
             raise ProtocolError(f"{name}: the reader understands no command to a card")
+        if answer.code == NOT_GIVEN:
+            raise NotSupported(
+                f"{name}: the reader keeps the card's number to itself",
+                advice="Leave out mode=passthrough, and say encrypts=yes: it hands over what it has encrypted.",
+            )
         raise CardError(f"{name}: the card was not asked: {status_text(answer.code)}", advice="Use another card.")
 
     async def release(self) -> None:
@@ -129,6 +148,8 @@ class VivopayReader(Reader):
         self._commands: Commands | None = None
         self._card: PassedThrough | None = None
         self._last = b""
+        self._reading = self._seated = self._told = False
+        self._refused: float | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -158,13 +179,17 @@ class VivopayReader(Reader):
         wire = self._wire(link, Framer(asyncio.get_running_loop().time), LANGUAGE)
         self._commands = commands = Commands(Channel(wire, self._unasked))
         self._last = b""
+        self._seated = self._told = False
         await commands.ping()
         self.firmware = await commands.firmware()
+        with suppress(NotSupported, ProtocolError):  # whoever was here before us may have left it in there
+            await commands.pass_through(False)
         if self.options["mode"] == "burst":
             await commands.poll(AUTO_POLL)
             await commands.burst(True)
         else:
-            await commands.burst(False)
+            with suppress(NotSupported, ProtocolError):  # newer readers have none
+                await commands.burst(False)
             await commands.poll(ON_DEMAND)
 
     async def _next_card(self, link: Link) -> StripeCard | ResultCard | SealedCard | ChipCard:
@@ -179,18 +204,59 @@ class VivopayReader(Reader):
                 return await self._contact_card(commands)
             case "passthrough", _:
                 return await self._contactless_card(commands)
+        await self._taken_out(commands)
+        if self._refused is not None:
+            await asyncio.sleep(self._refused + AGAIN - asyncio.get_running_loop().time())
+            self._refused = None
+        return self._checked(await self._result(commands))
+
+    async def _taken_out(self, commands: Commands) -> None:
+        """Until the card that was read last is out of the slot: it must not pay for whoever comes next.
+
+        Which card is in there cannot be told, so it is said once that it has to come out.
+        """
+        while self._seated:
+            if not await self._is_seated(commands):
+                self._seated = self._told = False
+            elif not self._told:
+                self._told = True
+                raise CardError(
+                    f"{self.url}: there is a card in the slot already",
+                    advice="Take it out; then present the card that pays.",
+                )
+            else:
+                await asyncio.sleep(SLOT)
+
+    async def _is_seated(self, commands: Commands) -> bool:
         try:
+            await commands.pass_through(True)
+        except (NotSupported, ProtocolError):  # it does not let anyone look
+            return False
+        found = await commands.answer_to_reset()
+        seated = found.code == OK and bool(found.data)
+        with suppress(NotSupported, ProtocolError):
+            await commands.contact_off()
+        await commands.pass_through(False)
+        return seated
+
+    async def _result(self, commands: Commands) -> Result:
+        """What became of the card that is presented next, however long that takes."""
+        try:
+            self._reading = True
             while True:
                 result = await self._round(commands)
                 if result.status != TIMEOUT:
-                    return self._checked(result)
+                    return result
                 await asyncio.sleep(PAUSE)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, CardError):
+            self._reading = False
             with suppress(ReaderError, TimeoutError):
                 async with asyncio.timeout(CALL_OFF):
                     await commands.channel.send(0x05, 0x01)
                     await commands.channel.answer(0x05, CALL_OFF, "cancel transaction")
             raise
+        finally:
+            self._reading = False
 
     async def activate(self, seconds: int, objects: bytes = b"") -> Result:
         """Wait up to 255 seconds for a card, and let the reader's kernel read it; raises NoAnswer and LineGone."""
@@ -209,12 +275,17 @@ class VivopayReader(Reader):
         return await self.activate(ROUND, objects)
 
     def _checked(self, result: Result) -> StripeCard | ResultCard | SealedCard:
-        card = card_of(result)
-        if self.options["encrypts"] == "yes" and not isinstance(card, SealedCard):
-            raise CardError(
-                f"{self.url}: the reader is to encrypt, and sent a card in the clear",
-                advice="Do not take payments with this reader until its keys and settings were checked.",
-            )
+        self._seated = was_inserted(result)
+        try:
+            card = card_of(result)
+            if self.options["encrypts"] == "yes" and (not isinstance(card, SealedCard) or shows_a_number(result)):
+                raise CardError(
+                    f"{self.url}: the reader is to encrypt, and sent a card in the clear",
+                    advice="Do not take payments with this reader until its keys and settings were checked.",
+                )
+        except CardError:
+            self._refused = asyncio.get_running_loop().time()
+            raise
         return card
 
     async def _burst_card(self, commands: Commands) -> StripeCard | ResultCard:
@@ -233,7 +304,12 @@ class VivopayReader(Reader):
             found = await commands.poll_card(LOOK)
             kind, uid = found.data[:1], found.data[1:]
             if found.code not in (OK, TIMEOUT):
-                raise CardError(f"{self.url}: {status_text(found.code)}", advice="Present one card only.")
+                if not self._told:
+                    self._told = True
+                    raise CardError(f"{self.url}: {status_text(found.code)}", advice="Present one card only.")
+                await asyncio.sleep(SLOT)
+                continue
+            self._told = False
             if found.code == TIMEOUT or kind in (b"", b"\0"):
                 self._last = b""
                 await asyncio.sleep(PAUSE)
@@ -274,8 +350,17 @@ class VivopayReader(Reader):
         await commands.pass_through(True)
 
     def _unasked(self, frame: Frame) -> None:
-        if isinstance(frame, Message) and frame.command == 0x02 and frame.code == USER_INTERFACE:
+        if not isinstance(frame, Message):
+            return
+        if frame.command == 0x02 and frame.code == USER_INTERFACE:
             self.on_event(CardInserted(url=self.url))
+        if frame.command == _REQUEST and frame.code in _WANTED and self._reading:
+            if frame.code == 0x01 and frame.data[:1] not in {bytes((mode,)) for mode in _KEYS}:
+                return
+            raise CardError(
+                f"{self.url}: the card wants {_WANTED[frame.code]}, which there is nobody here to ask for",
+                advice="Use another card, or present this one in another way.",
+            )
 
     async def mourn(self) -> None:
         """The line is gone, and a card noticed it."""

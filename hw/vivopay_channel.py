@@ -52,21 +52,24 @@ class Channel:
         """Send a command, and give its last answer with whatever status; raises NoAnswer and LineGone.
 
         ``tries`` is for commands that may come twice; not ``timed`` are those that wait for a person. What the
-        reader takes for a wrong CRC is sent once more with its bytes the other way round, and from then on so.
+        reader takes for a wrong CRC is sent with its bytes the other way round, and from then on so where that
+        helps; where it does not, the line had bent the command, and it is sent once more as before.
         """
-        for last in range(tries - 1, -1, -1):
-            self.wire.discard()
-            await self.send(command, code, data, timed=timed)
-            try:
-                answer = await self.answer(command, patience, what)
+        usual = self._orders.get((command, code), command_order(command, code))
+        for order in (usual, _other(usual), usual):
+            for left in range(tries - 1, -1, -1):
+                self.wire.discard()
+                await self.wire.send(build_command(command, code, data, order), timed=timed)
+                try:
+                    answer = await self.answer(command, patience, what)
+                    break
+                except NoAnswer:
+                    if not left:
+                        raise
+                    self.wire.counts.retries += 1
+            if answer.code != BAD_CRC:
+                self._orders[command, code] = order
                 break
-            except NoAnswer:
-                if not last:
-                    raise
-                self.wire.counts.retries += 1
-        if answer.code == BAD_CRC and (command, code) not in self._orders:
-            self._orders[command, code] = "big" if command_order(command, code) == "little" else "little"
-            return await self.ask(command, code, data, what=what, patience=patience, tries=tries, timed=timed)
         return answer
 
     async def send(self, command: int, code: int, data: bytes = b"", *, timed: bool = True) -> None:
@@ -96,3 +99,7 @@ class Channel:
     async def hear(self, patience: float | None, what: str) -> Frame:
         """The next frame, whatever it says; raises NoAnswer and LineGone."""
         return parse(await self.wire.receive(patience, what))
+
+
+def _other(order: Order) -> Order:
+    return "big" if order == "little" else "little"

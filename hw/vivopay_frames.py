@@ -298,6 +298,7 @@ COMMANDS: Final[Mapping[tuple[int, int], str]] = {
     (0x61, 0x01): "the reader asks for the display",
     (0x61, 0x02): "the reader asks for a PIN",
     (0x61, 0x03): "the reader asks for a swipe",
+    (0x61, 0x11): "list screens",
     (0x61, 0x13): "query screen",
     (0x61, 0x17): "query system screen",
     (0x83, 0x50): "get light sensor",

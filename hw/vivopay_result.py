@@ -24,7 +24,7 @@ from hw.masking import MASKS
 from hw.pan import mask_pan
 from hw.stripe import read_card
 from hw.vivopay_frames import Message
-from hw.vivopay_status import OK, ONLINE, STATUSES, error_text, status_text
+from hw.vivopay_status import ONLINE, READ, STATUSES, error_text, status_text
 from hw.vivopay_tlv import Cover, Item
 
 Scheme = Literal["dukpt-tdes", "dukpt-aes"]
@@ -72,8 +72,8 @@ class Result:
 
     @property
     def goes_online(self) -> bool:
-        """Whether the reader waits for what the host says."""
-        return self.status == ONLINE or self.code == GO_ONLINE
+        """Whether the reader waits for what the host says; it may say so as a failure too. Raises ProtocolError."""
+        return self.status == ONLINE or self.code == GO_ONLINE or self.error[:1] == bytes((ONLINE,))
 
     @property
     def source(self) -> Source:
@@ -125,7 +125,7 @@ def contact(message: Message) -> Result:
 
 def card_of(result: Result) -> VivopayCard:
     """The card in a result; CardError, saying why, where there is none."""
-    if result.status in STATUSES and result.status not in (OK, ONLINE):
+    if result.status in STATUSES and result.status not in READ and not result.goes_online:
         raise _failure(result)
     swiped = result.find((tlv.MSR,))
     if swiped is not None:
@@ -152,11 +152,40 @@ def card_of(result: Result) -> VivopayCard:
     raise _failure(result)
 
 
+def was_inserted(result: Result) -> bool:
+    """Whether a card stuck in the slot: also where the reader does not say how it came, and not where it swiped."""
+    try:
+        return result.find((tlv.MSR,)) is None and result.source is Source.CONTACT
+    except ProtocolError:
+        return False
+
+
+def shows_a_number(result: Result) -> bool:
+    """Whether a card's number stands in the clear in a result, sealed or not.
+
+    A reader that encrypts sends it masked and sealed; where it forgets the mask, it is no better than another.
+    """
+    for item in tlv.walk(result.items):
+        if item.tag == tlv.MSR:
+            texts = [text.decode("latin-1") for text in msr.parse(item.value).shown.values()]
+        elif item.cover is Cover.SEALED:
+            continue
+        elif item.tag in (*tlv.TRACK_1, *tlv.TRACK_2, 0x56):
+            texts = [item.value.decode("latin-1")]
+        elif item.tag in (*TRACK_2_TAGS, 0x5A):
+            texts = [item.value.hex()]
+        else:
+            continue
+        if any(_NUMBER.match(text) for text in texts):
+            return True
+    return False
+
+
 def _failure(result: Result) -> CardError:
     if result.error:
         what, advice = error_text(result.error[0])
         return CardError(what, advice=advice)
-    if result.status in (OK, ONLINE):
+    if result.status in READ:
         return CardError("the reader told nothing of the card that a payment can be made with")
     return CardError(f"the reader gave up on the card: {status_text(result.status)}")
 
@@ -189,6 +218,7 @@ def _text(data: bytes | None) -> str | None:
     return text if len(text) > 1 else None
 
 
+_NUMBER: Final = re.compile(r"[%;+]?B?[0-9]{12,}")
 _MASKED_2: Final = re.compile(r"([0-9*C]{8,19})[=D]([0-9]{4})?")
 _MASKED_1: Final = re.compile(r"([0-9*]{8,19})\^[^^]*\^([0-9]{4})?")
 

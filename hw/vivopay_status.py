@@ -12,8 +12,13 @@ OK: Final = 0x00
 BAD_CRC: Final = 0x04
 TIMEOUT: Final = 0x08
 FAILED: Final = 0x0A
+NOT_GIVEN: Final = 0x06
+"""In pass-through: a reader that encrypts keeps the card's number to itself (section 8.15)."""
 USER_INTERFACE: Final = 0x0E
+BAD_APDU: Final = 0x1C
 ONLINE: Final = 0x23
+"""As a status, and as the first byte of FFEE1F."""
+RAW_DATA: Final = 0x24
 ACCEPTED: Final = 0x63
 """The command was understood, and another answer follows."""
 
@@ -24,7 +29,7 @@ STATUSES: Final[Mapping[int, str]] = {
     0x03: "unknown sub-command",
     BAD_CRC: "wrong CRC",
     0x05: "wrong parameter",
-    0x06: "parameter not supported",
+    NOT_GIVEN: "parameter not supported",
     0x07: "malformed data",
     TIMEOUT: "timeout",
     FAILED: "failed",
@@ -33,17 +38,17 @@ STATUSES: Final[Mapping[int, str]] = {
     0x0D: "buffer overflow",
     USER_INTERFACE: "user interface event",
     0x11: "not for this kind of line",
-    0x12: "security module: not there",
-    0x13: "security module: failed",
-    0x14: "security module: no answer",
-    0x1C: "the card's answer is missing",
+    **dict.fromkeys(range(0x12, 0x1B), "security module"),
+    BAD_APDU: "the APDU makes no sense",
     0x1D: "tampered with",
     ONLINE: "wants to go online",
-    0x24: "raw data",
+    RAW_DATA: "read, as raw data",
     ACCEPTED: "accepted, more follows",
 }
 
-NOT_SUPPORTED: Final = frozenset((0x02, 0x03, 0x06, 0x0B, 0x0C, 0x11))
+READ: Final = frozenset((OK, ONLINE, RAW_DATA))
+"""Statuses of a card that was read."""
+NOT_SUPPORTED: Final = frozenset((0x02, 0x03, NOT_GIVEN, 0x0B, 0x0C, 0x11))
 """Statuses of a reader that cannot do what it was asked, or not now."""
 
 
@@ -56,7 +61,7 @@ ERRORS: Final[Mapping[int, tuple[str, str]]] = {
     0x20: ("the card does not hold to the protocol", "Try again, or use another card."),
     0x21: ("there is more than one card in the field", "Present one card only."),
     0x22: ("the amount is more than may be paid contactless", "Insert or swipe the card."),
-    0x23: ("the card wants to go online", "Try again, or insert the card."),
+    ONLINE: ("the card wants to go online", "Try again, or insert the card."),
     0x24: ("the card was taken away too soon", "Present the card again, and leave it until it is done."),
     0x25: ("the card is blocked", "Use another card."),
     0x26: ("the card has expired", "Use another card."),

@@ -6,11 +6,15 @@ blanked, PIN entry too; what cannot be read is blanked whole.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import Final
 
 from hw import vivopay_msr as msr
-from hw.errors import FramingError, ProtocolError
-from hw.masking import MASKS, masked_command, masked_digits, masked_response, masked_tracks
+from hw.apdu import Command
+from hw.atr import parse_atr
+from hw.errors import FramingError, ProtocolError, ReaderError
+from hw.masking import MASKS, masked_command, masked_digits, masked_response, masked_text, masked_tracks
 from hw.trace import Language
 from hw.vivopay_frames import (
     COMMANDS,
@@ -27,12 +31,18 @@ from hw.vivopay_frames import (
     parse,
 )
 from hw.vivopay_status import status_text
-from hw.vivopay_tlv import MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, spans, walk
+from hw.vivopay_tlv import KSN, MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
 
-_HARMLESS: Final = 8
+_HARMLESS: Final = 5
 """Bytes of data that may stand as they are where no objects are found: no number of a card fits."""
-_PIN_PAD: Final = 0x62
+_SETTING: Final = 10
+"""Bytes of a setting of the maker's own that may stand as they are: a key's serial number, a time, a limit."""
+_UIDS: Final = (4, 7, 10)
+"""Bytes of a card's anticollision number (ISO/IEC 14443-3)."""
+_SPOKEN: Final = frozenset((0x01, 0x05, 0x09, 0x0A, 0x0B, 0x18, 0x29, 0x61, 0x83))
+"""Commands that have nothing to do with a card: their data are numbers of lights and screens, or text."""
+_ASKS_FOR_A_PIN: Final = (0x61, 0x02)
 _ASCII: Final = frozenset((*TRACK_1, *TRACK_2, 0x58, 0x5F21, 0x5F22, 0x5F23, 0xDF812A, 0xDF812B))
 """Tags whose values are tracks in ASCII, or parts of them."""
 _SECRET: Final = _ASCII | {MSR, *MASKS}
@@ -70,7 +80,7 @@ def _rebuilt(found: Frame, frame: bytes) -> bytes:
     if isinstance(found, BurstEvent):
         return build_event(found.data)
     if isinstance(found, BurstPayload):
-        return build_payload(BurstPayload(found.status, found.application, masked_tracks(found.tracks)))
+        return build_payload(BurstPayload(found.status, found.application, masked_text(found.tracks)))
     data = _masked_data(found, is_command(frame, found))
     return build_command(found.command, found.code, data, crc_order(frame))
 
@@ -79,18 +89,20 @@ def _masked_data(message: Message, command: bool) -> bytes:
     data = message.data
     if message.command == 0x2C:
         return _passed_through(message.code, data, command)
-    if message.command == _PIN_PAD or (message.command == 0x61 and message.code == 0x02):
+    if (message.command, message.code) == _ASKS_FOR_A_PIN:
         return bytes(len(data))
-    if message.command not in _OFFSETS:
+    if message.command in _SPOKEN and _is_text(data):
         return masked_tracks(data)
-    if len(data) <= _HARMLESS:
-        return data
-    return _masked_somewhere(data, _OFFSETS[message.command])
+    return _masked_somewhere(data, _OFFSETS.get(message.command, ()))
+
+
+def _is_text(data: bytes) -> bool:
+    return all(byte in (0x00, 0x0A, 0x0D, 0x1C) or 0x20 <= byte < 0x7F for byte in data)
 
 
 def _masked_somewhere(data: bytes, offsets: tuple[int, ...]) -> bytes:
     """By the place for the objects to begin at which most of them are secret: others may make sense by chance."""
-    best, found = bytes(len(data)), -1
+    best, found = data if len(data) <= _HARMLESS else bytes(len(data)), -1
     for offset in offsets:
         try:
             items = tuple(walk(parse_items(data[offset:])))
@@ -103,13 +115,21 @@ def _masked_somewhere(data: bytes, offsets: tuple[int, ...]) -> bytes:
 
 
 def _passed_through(code: int, data: bytes, command: bool) -> bytes:
-    if command:
-        return data[:1] + masked_command(data[1:]) if code == 0x13 else masked_command(data)
-    if len(data) <= 11 and data[:1] < b"\x10":  # what kind of card, and its number in the field
+    if command and code == 0x13 and _makes_sense(lambda: Command.decode(data[1:])):
+        return data[:1] + masked_command(data[1:])
+    if len(data) <= _HARMLESS or (code == 0 and len(data) - 1 in _UIDS and data[0] < 0x10):  # a card is there
         return data
-    if data[:1] in (b"\x3b", b"\x3f"):  # an answer to reset
+    if _makes_sense(lambda: parse_atr(data)):
         return data
     return masked_response(data)
+
+
+def _makes_sense(read: Callable[[], object]) -> bool:
+    try:
+        read()
+    except ReaderError:
+        return False
+    return True
 
 
 def masked_objects(data: bytes) -> bytes:
@@ -133,14 +153,21 @@ def _mask(data: bytearray, start: int, end: int, depth: int) -> None:
 def _value(one: Span, value: bytes) -> bytes:
     if one.cover is Cover.SEALED:
         return bytes(len(value))
-    if one.cover is Cover.MASKED:
+    if one.cover is Cover.MASKED and _HIDDEN.fullmatch(value.hex()):
         return value
     if one.tag == MSR:
-        return msr.masked(value, masked_tracks)
+        return msr.masked(value, masked_text)
     if one.tag in _ASCII:
-        text = masked_tracks(value)
-        return text if text != value else b"0" * len(value)
-    return MASKS[one.tag](value) if one.tag in MASKS else masked_digits(value)
+        return masked_text(value)
+    if one.tag in MASKS:
+        return MASKS[one.tag](value)
+    if is_own(one.tag) and one.tag != KSN and len(value) > _SETTING:
+        return masked_tracks(value) if _is_text(value) else bytes(len(value))
+    return masked_digits(value)
+
+
+_HIDDEN: Final = re.compile(r"[0-9]{0,6}c{2,}[0-9]{0,4}(?:d[0-9]{0,7}c*)?f*")
+"""A number, and what may follow it, of which the reader leaves out enough; some say masked and forget it."""
 
 
 LANGUAGE: Final = Language(describe=describe, masked=masked)

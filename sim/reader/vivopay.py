@@ -61,7 +61,7 @@ class VivopayEmulator:
         self._card: tuple[Source, Card] | None = None
         self._came = asyncio.Event()
         self._waiting = asyncio.Event()
-        self._tearing = False
+        self._tearing = self._crowded = False
         self.poll_mode, self.passing_through = AUTO_POLL, False
         self.settings: dict[int, bytes] = {0x5F2A: b"\x08\x40", BURST: b"\x01"}
         """Tag -> value, as a reader comes out of the box: burst mode on."""
@@ -94,12 +94,17 @@ class VivopayEmulator:
 
     def swipe(self, card: Stripe | str) -> None:
         """Swipe a card; nobody waiting, it is lost."""
-        if self._job is not None or self._bursting:
+        if self._job is not None or self._polling:
             self._present(Source.STRIPE, card)
 
+    def crowd(self) -> None:
+        """A second card comes into the field, until they are removed."""
+        self._crowded = True
+
     def remove(self) -> None:
-        """Take the card away."""
+        """Take the card away, or both."""
         self._card = None
+        self._crowded = False
         self._came.clear()
 
     def tear(self) -> None:
@@ -116,15 +121,25 @@ class VivopayEmulator:
 
     def _present(self, source: Source, card: Card | str) -> None:
         self._card = source, CARDS[card] if isinstance(card, str) else card
-        if self._job is None and self._bursting and source is not Source.CONTACT:
+        if self._job is not None or source is Source.CONTACT or not self._polling:
+            self._came.set()
+        elif self._bursting:
             self._later(self._burst())
         else:
-            self._came.set()
+            self._later(self._unasked(*self._card))
+
+    @property
+    def _polling(self) -> bool:
+        return self.poll_mode == AUTO_POLL and not self.passing_through
 
     @property
     def _bursting(self) -> bool:
-        free = self.poll_mode == AUTO_POLL and not self.passing_through
-        return free and self.settings[BURST] != b"\0" and self.kernel.scheme is None
+        return self._polling and self.settings[BURST] != b"\0" and self.kernel.scheme is None
+
+    async def _unasked(self, source: Source, card: Card) -> None:
+        """A card that comes while it polls by itself: what became of it is there to be asked for."""
+        await self._read(source, card)
+        self._came.set()
 
     async def run(self) -> None:
         """Answer until the plug is pulled."""
@@ -231,6 +246,8 @@ class VivopayEmulator:
     async def _transaction(self, message: Message) -> None:
         if message.code != 0x40:
             await self._unknown(message)
+        elif self.passing_through:
+            await self._say(message, _NOT_NOW)
         elif not message.data:
             await self._say(message, _BAD_PARAMETER)
         else:
@@ -250,6 +267,8 @@ class VivopayEmulator:
     async def _read(self, source: Source, card: Card) -> tuple[int, bytes]:
         if self._torn():
             return FAILED, self.kernel.failure(source, 0x24)
+        if self._crowded and source in (Source.CONTACTLESS, Source.MSD):
+            return FAILED, self.kernel.failure(source, 0x21)
         try:
             self.last_result = await self.kernel.result(source, card)
         except CardGone:
@@ -267,6 +286,9 @@ class VivopayEmulator:
     async def _contact(self, message: Message) -> None:
         if message.code not in (0x10, 0x11, 0x12):
             await self._done(message)
+            return
+        if self.passing_through:
+            await self._say(message, _NOT_NOW)
             return
         await self._line.write(build_answer(message.command, ACCEPTED))
         self._later(self._contact_step(message))
@@ -313,6 +335,9 @@ class VivopayEmulator:
                 _, card = await self._next(Source.CONTACTLESS)
         except TimeoutError:
             await self._say(message, TIMEOUT)
+            return
+        if self._crowded:
+            await self._say(message, FAILED)
             return
         speaks = not isinstance(card, Stripe)
         await self._say(message, OK, bytes((1 if speaks else 3,)) + getattr(card, "uid", b"\1\2\3\4"))

@@ -219,6 +219,21 @@ def test_what_is_traced_is_a_swipe_of_nobody(name: str) -> None:
     assert (card.expiry, card.masked_pan) == ("2812", "476173******0119")
 
 
+@pytest.mark.parametrize("name", SWIPES)
+def test_a_swipe_that_was_bent_or_torn_shows_no_more(name: str) -> None:
+    swipe = SWIPES[name]
+    bent = [
+        swipe[:at] + bytes((swipe[at] ^ bit,)) + swipe[at + 1 :] for at in range(len(swipe)) for bit in (1, 0x80)
+    ]
+    torn = [swipe[:end] for end in range(len(swipe))]
+    for message in (*bent, *torn):
+        hidden = masked(message)
+        assert len(hidden) == len(message)
+        assert b"DOE" not in hidden
+        for at in range(10):  # of a number whose first six digits and last four may stay
+            assert b"4761739001010119"[at : at + 7] not in hidden
+
+
 @pytest.mark.parametrize("make", FORMATS)
 def test_swipes_are_counted_and_traced(make: str) -> None:
     lines: list[str] = []

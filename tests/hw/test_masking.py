@@ -6,7 +6,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hw.masking import MASKS, masked_command, masked_objects, masked_pan, masked_response, masked_tracks
+from hw.masking import (
+    MASKS,
+    blanked_text,
+    masked_command,
+    masked_objects,
+    masked_pan,
+    masked_response,
+    masked_text,
+    masked_tracks,
+)
 from hw.pan import luhn_digit, passes_luhn
 from hw.tlv import Tlv, encode, find, parse, template
 
@@ -36,6 +45,9 @@ def test_a_masked_number_reads_as_a_card_and_is_nobody_s(pan):
         (0x9F1F, b"1234".hex(), b"0000".hex()),
         (0x9F46, "0102030405", "0000000000"),
         (0x5F24, "281231", "281231"),
+        (0x5F22, b"4761739001010119=2812".hex(), "00" * 21),
+        (0x58, b"014761739001010119==".hex(), "00" * 20),
+        (0x57, "12d4761739001010119f", "00d0000000000000000f"),  # what follows the number is one itself
     ],
 )
 def test_each_tag_s_mask(tag, value, masked):
@@ -90,6 +102,8 @@ def test_commands_lose_their_pins_and_responses_keep_their_status():
         (b"%E?;4111111111111111=28121011?", b"%E?;4111110000091111=28121010?"),
         (b"call 123456789 or 1234567", b"call 000000000 or 1234567"),
         (b";12345678901?", b";00000000000?"),
+        (b";12=4761739001010119?", b";00=0000000000000000?"),
+        (b"%BX^DOE^4761739001010119?", b"%B0^XXX^0000000000000000?"),
     ],
 )
 def test_stripe_tracks_among_anything_else(said: bytes, shown: bytes | None) -> None:
@@ -98,3 +112,31 @@ def test_stripe_tracks_among_anything_else(said: bytes, shown: bytes | None) -> 
     assert len(masked) == len(said)
     assert b"4761739001010119" not in masked
     assert masked_tracks(masked) == masked
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"4761739001010119=28122011234", b"4761730000010119=28122010000"),
+        (b"B4761739001010119^DOE/J^28122011234", b"B4761730000010119^XXXXX^28122010000"),
+        (b"%B4761739001010119^DOE/J^28122011234", b"%" + b"0" * 35),
+        (b"%B4761739001010119^DOE/J^2812?;47617", b"%" + b"0" * 28 + b"?;00000"),
+        (b"1000001230000", b"0000000000000"),
+        (b"\x02;4761739\xb0001010119=2812?\r\x03", b"\x02;0000000000000000000000?\r\x03"),
+        (b"", b""),
+    ],
+)
+def test_a_track_without_its_sentinels_and_what_is_none(said: bytes, shown: bytes) -> None:
+    assert masked_text(said) == shown
+
+
+@given(st.binary(max_size=120))
+def test_of_text_that_nobody_can_read_nothing_stays_but_what_separates_it(data: bytes) -> None:
+    for mask in (masked_text, blanked_text):
+        assert len(mask(data)) == len(data)
+    assert set(blanked_text(data)) <= set(b"0%;+?\x02\x03\r\x10\x1b")
+
+
+@pytest.mark.parametrize("ins", ["d6", "dc", "e2", "da", "20"])
+def test_what_is_written_to_a_card_is_nobody_s(ins: str) -> None:
+    assert masked_command(bytes.fromhex(f"00{ins}00000a5a084761739001010119")).hex() == f"00{ins}00000a" + "00" * 10

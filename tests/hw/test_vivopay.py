@@ -30,8 +30,18 @@ from hw.errors import (
 from hw.reader import CardInserted, CardRemoved, ReaderEvent, ReaderGone, Sale, open_reader
 from hw.vivopay import ROUND, VivopayReader
 from hw.vivopay_commands import CONTACTLESS, sale_objects
-from hw.vivopay_frames import BurstPayload, Framer, Message, build_answer, build_event, build_payload, parse
-from hw.vivopay_tlv import BURST, Item
+from hw.vivopay_frames import (
+    BurstPayload,
+    Framer,
+    Message,
+    build_answer,
+    build_command,
+    build_event,
+    build_payload,
+    parse,
+)
+from hw.vivopay_tlv import BURST, Cover, Item
+from hw.vivopay_tlv import parse as parse_items
 from sim.reader.memory import MemoryLine
 from sim.virtual_time import run
 from tests.hw.test_vivopay_results import CLEAR, SEALED
@@ -117,13 +127,36 @@ def driving(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_it_is_woken_and_set(driving) -> None:
     async def body(reader: VivopayReader, written: Written) -> None:
         assert reader.firmware == "NEO v1.00.028"
-        ping, firmware, burst_off, on_demand = written.heard
+        ping, firmware, through, burst_off, on_demand = written.heard
         assert ping == COMMANDS["ping P"][0]
         assert firmware == COMMANDS["firmware D"][0]
+        assert parse(through) == Message(0x2C, 0x01, b"\0")
         assert parse(burst_off) == Message(0x04, 0x00, bytes.fromhex("DFEE7E0100"))
         assert on_demand == COMMANDS["poll on demand D"][0]
 
     driving(body)
+
+
+@pytest.mark.parametrize("status", [0x02, 0x05, 0x06, 0x0B])
+def test_a_reader_that_has_neither_pass_through_nor_burst_mode_is_opened_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    async def main() -> None:
+        line = MemoryLine()
+        written = Written(line)
+        written.says |= {0x2C: [build_answer(0x2C, status)], 0x04: [build_answer(0x04, status)]}
+
+        async def open_link(_url: str, *, name: str) -> object:
+            return line.link
+
+        monkeypatch.setattr("hw.reader.open_link", open_link)
+        running = asyncio.create_task(written.run())
+        async with open_reader("vivopay:///dev/ttyACM0"):
+            assert written.heard[-1] == COMMANDS["poll on demand D"][0]
+        await line.close()
+        await running
+
+    run(main())
 
 
 def test_a_card_is_waited_for_with_the_published_frames(driving) -> None:
@@ -160,7 +193,15 @@ def test_every_published_command_that_is_the_driver_s_is_sent_and_its_answer_tak
         assert await commands.module() == "HW,Kiosk V"
         await commands.cancel()
         assert (await commands.result()).status == 0
-        names = ("ping P", "get configuration P", "module information P", "cancel D", "get result D")
+        await commands.set_terminal_data(parse_items(COMMANDS["set terminal data P"][1].data[2:]))
+        names = (
+            "ping P",
+            "get configuration P",
+            "module information P",
+            "cancel D",
+            "get result D",
+            "set terminal data P",
+        )
         assert written.heard == [COMMANDS[name][0] for name in names]
         written.says |= {0x60: [ANSWERS["contact configuration 3C P"][0]], 0x61: [ANSWERS["query screen 1 P"][0]]}
         written.says[0x83] = [ANSWERS["light sensor P"][0]]
@@ -267,6 +308,27 @@ def test_a_reader_that_is_to_encrypt_and_does_not_is_refused(driving) -> None:
     driving(body, "?encrypts=yes")
 
 
+@pytest.mark.parametrize(
+    "besides",
+    [
+        Item(0x5A, bytes.fromhex("4761739001010119")),
+        Item(0x5A, bytes.fromhex("4761739001010119"), Cover.MASKED),  # it says so, and has not done it
+        Item(0xFF8105, Item(0x9F6B, bytes.fromhex("4761739001010119D2812201")).encode()),
+        Item(0xDFEF18, b";4761739001010119=28122011000?"),
+        Item(0x56, b"B4761739001010119^DOE/JOHN^2812201"),
+    ],
+)
+def test_a_number_in_the_clear_beside_the_ciphertext_is_no_better(driving, besides: Item) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        written.says[0x02] = [build_answer(0x02, 0x23, SEALED + besides.encode())]
+        with pytest.raises(CardError, match="sent a card in the clear"):
+            await reader.wait_for_card(10)
+        written.says[0x02] = [build_answer(0x02, 0x23, SEALED)]
+        assert isinstance(await reader.wait_for_card(10), SealedCard)
+
+    driving(body, "?encrypts=yes")
+
+
 @pytest.mark.parametrize("mode", ["burst", "passthrough"])
 def test_modes_in_which_nothing_is_encrypted(mode: str) -> None:
     with pytest.raises(BadAddress, match="card data come in the clear"):
@@ -369,9 +431,114 @@ def test_a_reader_that_wants_its_crc_the_other_way_round_gets_it(driving) -> Non
         assert first[:-2] == second[:-2]
         assert first[-2:] == second[:-3:-1]
         assert third == second
-        written.says[0x0B] = [build_answer(0x0B, 0x04)]
+        written.says[0x0B] = [build_answer(0x0B, 0x04)] * 3
         with pytest.raises(FramingError, match="wrong CRC"):
             await reader.commands.beep()
+
+    driving(body)
+
+
+def test_a_command_that_the_line_has_bent_is_sent_again_as_it_was_and_so_is_the_next(driving) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        written.says[0x18] = [build_answer(0x18, 0x04), build_answer(0x18, 0x04), OK[0x18]]
+        del written.heard[:]
+        await reader.commands.ping()
+        await reader.commands.ping()
+        first, turned, again, later = written.heard
+        assert first == again == later == COMMANDS["ping P"][0]
+        assert turned[-2:] == first[:-3:-1]
+        written.says[0x18] = [build_answer(0x18, 0x04), *[None] * 3, OK[0x18]]
+        with pytest.raises(NoAnswer):
+            await reader.commands.ping()
+        await reader.commands.ping()
+        assert written.heard[-1] == COMMANDS["ping P"][0]
+
+    driving(body)
+
+
+WANTS = [
+    pytest.param(build_command(0x61, 0x01, b"\x01" + bytes(8)), "a choice", id="a menu"),
+    pytest.param(build_command(0x61, 0x01, b"\x02" + bytes(8)), "a choice", id="a key"),
+    pytest.param(build_command(0x61, 0x01, b"\x08" + bytes(8)), "a choice", id="a language"),
+    pytest.param(build_answer(0x61, 0x02, b"\x03" + bytes(8)), "a PIN", id="a PIN"),
+    pytest.param(build_answer(0x61, 0x03, bytes(8)), "a swipe", id="a swipe"),
+]
+
+
+@pytest.mark.parametrize(("wants", "what"), WANTS)
+@pytest.mark.parametrize(("mode", "command"), [("contact", 0x60), ("activate", 0x02)])
+def test_what_there_is_nobody_to_ask_for_ends_the_transaction(driving, wants, what, mode, command) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        written.says[command] = [(build_answer(command, 0x63), 2.0, wants)]
+        with pytest.raises(CardError, match=f"the card wants {what}") as caught:
+            await reader.wait_for_card(60)
+        assert "another" in caught.value.advice
+        assert written.heard[-1] == COMMANDS["cancel D"][0]
+        assert loop.time() - began < 3
+        written.says[command] = [build_answer(command, 0, bytes(command == 0x60) + b"\0" + CLEAR)]
+        await written.line.write(wants)  # one that comes too late is nobody's
+        assert isinstance(await reader.wait_for_card(5), ResultCard)
+
+    driving(body, f"?mode={mode}")
+
+
+@pytest.mark.parametrize("mode", [0x03, 0x10, 0x20, 0x21, 0x22])
+def test_what_is_only_to_be_shown_is_not_waited_for(driving, mode: int) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        shows = build_command(0x61, 0x01, bytes((mode,)) + bytes(8))
+        written.says[0x60] = [(build_answer(0x60, 0x63), shows, shows, build_answer(0x60, 0, b"\0\0" + CLEAR))]
+        assert isinstance(await reader.wait_for_card(5), ResultCard)
+
+    driving(body, "?mode=contact")
+
+
+def test_a_card_that_is_still_in_the_slot_pays_for_nobody_else(driving) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        events: list[type[ReaderEvent]] = []
+        reader.on_event = lambda event: events.append(type(event))
+        contact = build_answer(0x02, 0x23, b"\0" + CLEAR)
+        seated, off = build_answer(0x2C, 0, bytes.fromhex("3B600000")), build_answer(0x2C, 0x0A)
+        done = OK[0x2C]
+        written.says[0x02] = [contact]
+        await reader.wait_for_card(5)
+        written.says[0x2C] = [done, seated, done, done] * 3 + [done, off, off, done]
+        written.says[0x02] = [contact]
+        with pytest.raises(CardError, match="in the slot already") as caught:
+            await reader.wait_for_card(5)
+        assert "Take it out" in caught.value.advice
+        assert written.says[0x02] == [contact]  # nobody was asked to read it
+        assert isinstance(await reader.wait_for_card(5), ResultCard)
+        assert written.says[0x2C] == []
+
+    driving(body)
+
+
+@pytest.mark.parametrize("status", [0x02, 0x05, 0x0B])
+def test_a_reader_into_whose_slot_nobody_may_look_is_waited_on_as_before(driving, status: int) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        for _ in range(2):
+            written.says |= {
+                0x02: [build_answer(0x02, 0, b"\0" + CLEAR)],
+                0x2C: [build_answer(0x2C, status)],
+            }
+            assert isinstance(await reader.wait_for_card(5), ResultCard)
+
+    driving(body)
+
+
+def test_a_card_that_is_refused_and_left_there_is_not_refused_all_the_time(driving) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        loop = asyncio.get_running_loop()
+        began, refused = loop.time(), 0
+        collision = build_answer(0x02, 0x0A, bytes.fromhex("01 FFEE1F 04 21000000"))
+        while loop.time() - began < 10:
+            written.says[0x02] = [collision]
+            with pytest.raises(CardError, match="more than one card"):
+                await reader.wait_for_card(5)
+            refused += 1
+        assert refused <= 21
 
     driving(body)
 
@@ -400,7 +567,7 @@ def test_contact_in_two_steps_and_online(driving) -> None:
 
 def test_burst_mode(driving) -> None:
     async def body(reader: VivopayReader, written: Written) -> None:
-        assert [parse(sent) for sent in written.heard[2:]] == [
+        assert [parse(sent) for sent in written.heard[3:]] == [
             Message(0x01, 0x01, b"\0"),
             Message(0x04, 0x00, bytes.fromhex("DFEE7E0101")),
         ]
@@ -428,7 +595,7 @@ def test_apdus_are_passed_through(driving) -> None:
             build_answer(0x2C, 0x00, b"\0"),
             build_answer(0x2C, 0x00, bytes.fromhex("01 04A1B2C3")),
             build_answer(0x2C, 0x00, bytes.fromhex("6F00 9000")),
-            build_answer(0x2C, 0x1C),
+            build_answer(0x2C, 0x0A),
         ]
         card = await reader.wait_for_card(10)
         assert isinstance(card, ChipCard)
@@ -463,6 +630,63 @@ def test_a_card_that_was_left_in_the_field_does_not_count_again(driving) -> None
         assert not written.says[0x2C]
         written.says[0x2C] = [off, on, other]
         assert (await reader.wait_for_card(10)).uid.hex() == "04d4e5f6"  # type: ignore[union-attr]
+
+    driving(body, "?mode=passthrough")
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "why"),
+    [
+        (0x06, NotSupported, "keeps the card's number to itself"),
+        (0x1C, CardError, "the APDU makes no sense"),
+        (0x04, ProtocolError, "understands no command"),
+        (0x77, CardError, r"status \(77h\)"),
+    ],
+)
+def test_an_apdu_that_the_reader_does_not_carry(driving, status, error, why) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        written.says[0x2C] = [OK[0x2C], build_answer(0x2C, 0, bytes.fromhex("01 04A1B2C3"))]
+        card = await reader.wait_for_card(10)
+        assert isinstance(card, ChipCard)
+        written.says[0x2C] = [build_answer(0x2C, status)] * 3
+        with pytest.raises(error, match=why) as caught:
+            await card.transmit(Command(0, 0xB2, 1, 0x0C, le=256))
+        assert not isinstance(caught.value, CardGone)
+
+    driving(body, "?mode=passthrough")
+
+
+@pytest.mark.parametrize("called_off", [False, True])
+def test_an_answer_that_comes_too_late_is_not_the_next_command_s(driving, called_off: bool) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        written.says[0x2C] = [OK[0x2C], build_answer(0x2C, 0, bytes.fromhex("01 04A1B2C3"))]
+        card = await reader.wait_for_card(10)
+        assert isinstance(card, ChipCard)
+        written.says[0x2C] = [(25.0, build_answer(0x2C, 0, bytes.fromhex("0102 9000")))]
+        asking = asyncio.create_task(card.transmit(Command(0, 0xB2, 1, 0x0C, le=256)))
+        if called_off:
+            await asyncio.sleep(1)
+            asking.cancel()
+        with pytest.raises(asyncio.CancelledError if called_off else NoAnswer):
+            await asking
+        with pytest.raises(CardGone):
+            await card.transmit(Command(0, 0xB2, 2, 0x0C, le=256))
+        await card.release()
+        assert parse(written.heard[-1]) == Message(0x2C, 0x01, b"\0")
+
+    driving(body, "?mode=passthrough")
+
+
+def test_trouble_in_the_field_is_told_once_and_the_card_behind_it_is_read(driving) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        on, trouble = OK[0x2C], build_answer(0x2C, 0x0A)
+        written.says[0x2C] = [on, trouble]
+        with pytest.raises(CardError) as caught:
+            await reader.wait_for_card(10)
+        assert caught.value.advice == "Present one card only."
+        found = build_answer(0x2C, 0, bytes.fromhex("01 04A1B2C3"))
+        written.says[0x2C] = [on, trouble, trouble, found]
+        assert (await reader.wait_for_card(10)).uid.hex() == "04a1b2c3"  # type: ignore[union-attr]
 
     driving(body, "?mode=passthrough")
 

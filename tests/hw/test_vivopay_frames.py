@@ -53,7 +53,8 @@ def test_published_events_are_built(name: str) -> None:
 def test_published_frames_are_parsed(name: str) -> None:
     golden, said = ALL[name]
     assert parse(golden) == said
-    assert masked(golden) == golden  # there is nothing to mask in them
+    if name != "command: set terminal data P":  # there is nothing to mask in the others
+        assert masked(golden) == golden
     if isinstance(said, Message):
         assert is_command(golden, said) == name.startswith("command")
         assert f"{said.command:02X}-" not in describe(golden)  # each has a name
@@ -80,6 +81,13 @@ def test_whose_crc_goes_which_way() -> None:
     for command, code in ((0x2C, 0x01), (0x2C, 0x13), (0x0B, 0x01), (0x19, 0x16)):
         assert command_order(command, code) == "big"
     assert build_command(0x18, 1, order="big")[-2:] == b"\xcd\xb3"
+
+
+def test_eight_digits_may_be_a_number_s_also_where_they_name_a_terminal() -> None:
+    golden, message = COMMANDS["set terminal data P"]
+    hidden = parse(masked(golden))
+    assert isinstance(hidden, Message)
+    assert hidden.data == message.data.replace(b"87654321", b"00000000").replace(b"00015100", b"00000000")
 
 
 @pytest.mark.parametrize(

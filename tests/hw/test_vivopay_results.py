@@ -12,7 +12,7 @@ from hw import tlv as ber
 from hw import vivopay_msr as msr
 from hw.card import EntryMode, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, ProtocolError
-from hw.vivopay_frames import Message, build_answer, parse
+from hw.vivopay_frames import Message, build_answer, build_command, parse
 from hw.vivopay_result import GO_ONLINE, Result, Source, activation, card_of, contact
 from hw.vivopay_tlv import ERROR, KSN, MSR, Cover, Item, encode, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
@@ -234,6 +234,20 @@ def test_a_card_under_a_status_that_nobody_knows_is_a_card() -> None:
     assert card_of(result(0x30, 0x00, CLEAR)).masked_pan == "476173******0119"
 
 
+@pytest.mark.parametrize(
+    ("status", "error"), [(0x24, b""), (0x23, b""), (0x0A, Item(ERROR, b"\x23\0\0\0").encode())]
+)
+def test_a_card_that_was_read_is_one_however_the_reader_says_it(status: int, error: bytes) -> None:
+    told = result(status, 0x01, error + CLEAR)
+    assert told.goes_online == (status != 0x24)
+    assert card_of(told).masked_pan == "476173******0119"
+
+
+def test_a_card_that_wants_to_go_online_and_tells_nothing_is_refused() -> None:
+    with pytest.raises(CardError, match="wants to go online"):
+        card_of(result(0x0A, 0x01, Item(ERROR, b"\x23\0\0\0").encode()))
+
+
 def test_a_card_that_came_in_a_way_that_nobody_knows_is_none() -> None:
     with pytest.raises(ProtocolError, match="attribution 10h"):
         card_of(result(0x00, 0x10, CLEAR))
@@ -279,6 +293,56 @@ def test_no_trace_shows_a_card(command: int, objects: bytes) -> None:
         hidden = masked(build_answer(command, 0x00, data))
         assert [secret for secret in CANARY if secret in hidden] == []
         assert len(hidden) == len(build_answer(command, 0x00, data))
+
+
+NUMBER = b"4761739001010119"
+NAMED = b"B4761739001010119^DOE/JOHN^28122011000001230000"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item(0xDFEF17, b"%" + NAMED),  # broken off
+        Item(0xFFEE13, NAMED),  # without sentinels
+        Item(0xDFEF4D, b"%" + NAMED + b"?;" + NUMBER + b"=2812201?"),  # the maker's own, that nobody told us of
+        Item(0xDFEF4D, bytes(4) + TRACK2),
+        Item(0x57, TRACK2, Cover.MASKED),  # said to be masked
+        Item(0x5A, TRACK2[:8], Cover.MASKED),
+        Item(0x5A, bytes.fromhex("476173900101CC19"), Cover.MASKED),  # not enough of it
+        Item(0x57, bytes.fromhex("4761CCCCCCCC0119D28122011000001230000F"), Cover.MASKED),
+        Item(0x5F20, b"DOE/JOHN", Cover.MASKED),
+        Item(0x5F22, NUMBER + b"=2812201"),
+        Item(0x58, b"01" + NUMBER),
+        Item(MSR, msr.build(msr.Swipe({1: b"%" + NAMED, 2: b";4761739\x801010119=2812"}))),
+    ],
+)
+def test_nor_does_a_reader_s_nonsense(item: Item) -> None:
+    for sent in (build_answer(0x02, 0x23, b"\1" + item.encode()), build_command(0x04, 0x00, item.encode())):
+        hidden = masked(sent)
+        assert [secret for secret in (*CANARY, b"4761739", b"DOE", b"11000001230000") if secret in hidden] == []
+        assert bytes.fromhex("4761739001") not in hidden
+        assert bytes.fromhex("1000001230") not in hidden
+        assert len(hidden) == len(sent)
+
+
+@pytest.mark.parametrize("command", sorted({0x06, 0x2C, 0x33, 0x60, 0x62, 0x81, 0x90, 0xC7, 0x09, 0x29, 0x61}))
+@pytest.mark.parametrize("status", [0x00, 0x01, 0x13, 0x23])
+def test_an_answer_that_nobody_expects_shows_nothing(command: int, status: int) -> None:
+    for data in (
+        TRACK2,
+        b"\0" + CLEAR,
+        b"\3\xff" + TRACK2[:8] + b"\x90\0",
+        bytes.fromhex("3B5A08") + TRACK2[:8] + b"\x90\0",  # which is no answer to reset
+        b"\1" + Item(0x5A, bytes.fromhex("123456789015")).encode(),
+    ):
+        hidden = masked(build_answer(command, status, data))
+        assert TRACK2[:8] not in hidden
+        assert bytes.fromhex("123456789015") not in hidden
+
+
+def test_a_short_number_in_few_bytes_is_a_number() -> None:
+    hidden = masked(build_command(0x04, 0x00, Item(0x5A, bytes.fromhex("123456789015")).encode()))
+    assert bytes.fromhex("123456") not in hidden
 
 
 def test_what_is_masked_still_reads_as_a_card() -> None:

@@ -16,6 +16,14 @@ def frame(text: str) -> bytes:
     return bytes.fromhex(HEADER + text)
 
 
+TERMINAL_DATA = """
+    1800 5F360102 9F1A020840 9F350125 9F330360D8C8 9F40056000F05001 9F1E085465726D696E616C 9F15021234
+    9F160F303030303030303030303030303030 9F1C083837363534333231 9F4E2231303732312057616C6B65722053742E
+    20437970726573732C204341202C5553412E DF260101 DF1008656E667265737A68 DF110101 DF270100 DFEE150101
+    DFEE160100 DFEE170107 DFEE180180 DFEE1E08F0DC24F0C20E1400 DFEE1F0180 DFEE1B083030303135313030
+    DFEE20013C DFEE21010A DFEE2203323C3C"""
+"""The guide's settings for a terminal of configuration 3C: how many there are, low byte first, and each."""
+
 COMMANDS: dict[str, tuple[bytes, Message]] = {
     # name (P or D)      frame                              command, sub-command, data
     "ping P": (frame("18 01 00 00 B3 CD"), Message(0x18, 0x01)),
@@ -36,6 +44,15 @@ COMMANDS: dict[str, tuple[bytes, Message]] = {
         frame("02 40 00 16 9F 02 01 00 9F 03 01 00 FF EE 08 0A DF EF 1A 01 0A DF ED 28 01 03 FD 1A"),
         Message(0x02, 0x40, bytes.fromhex("9F0201009F030100FFEE080ADFEF1A010ADFED280103")),
     ),
+    "activate, every interface P": (
+        frame("02 40 00 22 1E 9C0100 9F0206000000000100 9F0306000000000000 DFEF370107 DFEF3C03010060 18D1"),
+        Message(0x02, 0x40, bytes.fromhex("1E9C01009F02060000000001009F0306000000000000DFEF370107DFEF3C03010060")),
+    ),
+    "set terminal data P": (
+        frame("60 06 00 C8" + TERMINAL_DATA + "AA 88"),
+        Message(0x60, 0x06, bytes.fromhex(TERMINAL_DATA)),
+    ),
+    "list screens P": (frame("61 11 00 00 D2 3F"), Message(0x61, 0x11)),
     "activate for 10 dollars D": (
         frame("02 40 00 12 0A 9F 02 06 00 00 00 00 10 00 9C 01 00 5F 2A 02 08 40 0C 95"),
         Message(0x02, 0x40, bytes.fromhex("0A9F02060000000010009C01005F2A020840")),
@@ -50,6 +67,7 @@ ANSWERS: dict[str, tuple[bytes, Message]] = {
     # name (P or D)      frame                              command, status, data
     "ping P": (frame("18 00 00 00 FA 83"), Message(0x18, 0x00)),
     "contact configuration 3C P": (frame("60 00 00 00 3D 35"), Message(0x60, 0x00)),
+    "set terminal data P": (frame("60 00 00 00 3D 35"), Message(0x60, 0x00)),
     "query screen 1 P": (frame("61 00 00 01 01 5B BF"), Message(0x61, 0x00, b"\1")),
     "query screen 4 P": (frame("61 00 00 01 00 4B 9E"), Message(0x61, 0x00, b"\0")),
     "system screen P": (frame("61 00 00 00 4B 81"), Message(0x61, 0x00)),
@@ -64,6 +82,12 @@ ANSWERS: dict[str, tuple[bytes, Message]] = {
 EVENTS: dict[str, tuple[bytes, BurstEvent]] = {
     "light P": (bytes.fromhex("45 00 55 00 04 01 11 00 00 28 B6"), BurstEvent(bytes.fromhex("01110000"))),
     "message P": (bytes.fromhex("45 00 55 00 04 03 03 00 00 E8 DD"), BurstEvent(bytes.fromhex("03030000"))),
+    "light off P": (bytes.fromhex("45 00 55 00 04 01 10 00 00 1F 86"), BurstEvent(bytes.fromhex("01100000"))),
+    "buzzer P": (bytes.fromhex("45 00 55 00 04 02 20 00 00 41 FF"), BurstEvent(bytes.fromhex("02200000"))),
+    "second light P": (bytes.fromhex("45 00 55 00 04 01 21 00 00 ED 13"), BurstEvent(bytes.fromhex("01210000"))),
+    "third light P": (bytes.fromhex("45 00 55 00 04 01 31 00 00 AE 70"), BurstEvent(bytes.fromhex("01310000"))),
+    "thank you P": (bytes.fromhex("45 00 55 00 04 03 04 00 00 6D 4D"), BurstEvent(bytes.fromhex("03040000"))),
+    "present card P": (bytes.fromhex("45 00 55 00 04 03 01 00 00 86 BD"), BurstEvent(bytes.fromhex("03010000"))),
     "three lights P": (
         bytes.fromhex("45 00 55 00 0C 01 30 00 00 01 20 00 00 01 10 00 00 53 78"),
         BurstEvent(bytes.fromhex("013000000120000001100000")),

@@ -17,6 +17,7 @@ from hw.line import Link
 from hw.reader import CardInserted, ReaderEvent, ReaderGone, Sale, open_reader
 from hw.trace import Tracer, read_trace
 from hw.vivopay import VivopayReader
+from hw.vivopay_commands import AUTO_POLL
 from hw.vivopay_frames import Framer, Message, build_command, parse
 from hw.vivopay_result import activation, card_of
 from hw.vivopay_tlv import BURST
@@ -24,7 +25,7 @@ from sim.card.files import card_file
 from sim.card.virtual import VirtualCard, inserted, tapped
 from sim.reader.memory import MemoryLine
 from sim.reader.stripes import CARDS
-from sim.reader.vivopay import VivopayEmulator, on_pty, on_socket
+from sim.reader.vivopay import Seal, VivopayEmulator, on_pty, on_socket
 from sim.reader.vivopay_faults import Fault
 from sim.virtual_time import run
 from tests.hw.vivopay_golden import ANSWERS, COMMANDS
@@ -143,6 +144,9 @@ def test_a_wrong_crc_and_an_unknown_command_are_told_so() -> None:
                 (build_command(0x01, 0x01, b"\x07"), 0x05),
                 (build_command(0x04, 0x00, b"\xdf"), 0x05),
                 (build_command(0x2C, 0x13, b"\0\0\xa4\4\0"), 0x0B),
+                (build_command(0x2C, 0x01, b"\1"), 0x00),
+                (COMMANDS["activate for 10 dollars D"][0], 0x0B),
+                (build_command(0x60, 0x10, bytes.fromhex("00000A000A")), 0x0B),
             ):
                 (answer,) = await answers(link, sent)
                 assert answer[11] == status
@@ -177,6 +181,7 @@ def test_the_key_serial_number_counts_up_and_the_seed_makes_the_ciphertext() -> 
     async def main() -> list[tuple[bytes, bytes]]:
         made = []
         async with emulated("tdes") as (emulator, link):
+            await answers(link, COMMANDS["poll on demand D"][0])
             for _ in range(2):
                 emulator.tap("visa")
                 *_, last = await answers(link, COMMANDS["activate for 10 dollars D"][0])
@@ -307,6 +312,26 @@ def test_what_goes_wrong_with_any_other_answer_is_survived(fault: Fault) -> None
     in_memory(body)
 
 
+def test_a_command_that_the_line_bends_is_sent_again_and_the_reader_is_as_good_as_before() -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        send, bent = reader.commands.channel.wire.link.write, []
+
+        async def write(data: bytes) -> None:
+            if data[10] == 0x18 and not bent:
+                bent.append(data)
+                data = data[:-1] + bytes((data[-1] ^ 0x10,))  # both orders of its CRC are wrong then
+            await send(data)
+
+        reader.commands.channel.wire.link.write = write  # type: ignore[method-assign]
+        heard = len(emulator.heard)
+        await reader.commands.ping()
+        assert bent
+        await reader.commands.ping()
+        assert [message.command for message in list(emulator.heard)[heard:]] == [0x18, 0x18]
+
+    in_memory(body)
+
+
 def test_silence_for_good_is_named() -> None:
     async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
         emulator.misbehave(Fault.SILENCE, times=3)
@@ -329,12 +354,85 @@ def test_a_card_torn_out_is_presented_again(way: str) -> None:
     in_memory(body)
 
 
-def in_memory(body: Callable[[VivopayReader, VivopayEmulator], Awaitable[None]], options: str = "") -> None:
+@pytest.mark.parametrize("options", ["", "?mode=passthrough"])
+def test_two_cards_in_the_field_and_then_one(options: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.tap(tapped("visa-credit"))
+        emulator.crowd()
+        with pytest.raises(CardError) as caught:
+            await reader.wait_for_card(10)
+        assert caught.value.advice == "Present one card only."
+        emulator.remove()
+        emulator.tap(tapped("visa-credit"))
+        assert (await reader.wait_for_card(10)).entry_mode is EntryMode.CONTACTLESS
+
+    in_memory(body, options)
+
+
+@pytest.mark.parametrize("name", ["visa-credit", "blocked"])
+def test_a_card_that_is_left_in_the_slot_is_neither_read_nor_refused_again_and_again(name: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.insert(inserted(name))
+        outcomes: list[str] = []
+        for _ in range(4):
+            try:
+                outcomes.append((await reader.wait_for_card(10)).masked_pan)
+            except (CardError, TimedOut) as error:
+                outcomes.append(type(error).__name__)
+        read = card_file(name).masked_pan if name == "visa-credit" else "CardError"
+        assert outcomes == [read, "CardError", "TimedOut", "TimedOut"]
+        wait = asyncio.create_task(reader.wait_for_card(10))
+        await asyncio.sleep(1)
+        emulator.remove()
+        await asyncio.sleep(1)
+        emulator.tap(tapped("amex"))
+        assert (await wait).masked_pan == "378282*****0005"
+
+    in_memory(body)
+
+
+@pytest.mark.parametrize(("way", "mode"), [("tap", EntryMode.CONTACTLESS), ("swipe", EntryMode.SWIPE)])
+@pytest.mark.parametrize("seal", [None, "aes"])
+def test_a_reader_that_polls_by_itself_is_asked_for_the_result(
+    way: str, mode: EntryMode, seal: Seal | None
+) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        await reader.commands.poll(AUTO_POLL)
+        with pytest.raises(CardError, match="told nothing of the card"):
+            card_of(await reader.commands.result())
+        getattr(emulator, way)("visa")
+        await asyncio.sleep(1)
+        result = await reader.commands.result()
+        assert card_of(result).entry_mode is mode
+        assert isinstance(card_of(result), SealedCard) == (seal is not None)
+        assert not (await reader.commands.result()).items  # it tells once
+
+    in_memory(body, seal=seal)
+
+
+@pytest.mark.parametrize("mode", ["activate", "contact", "burst"])
+def test_a_reader_that_was_left_in_pass_through_mode_is_taken_out_of_it(mode: str) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        await reader.commands.pass_through(True)
+        await reader.close()
+        await reader.open()
+        assert not emulator.passing_through
+        wait = asyncio.create_task(reader.wait_for_card(10))
+        await asyncio.sleep(1)
+        emulator.swipe("visa")
+        assert (await wait).masked_pan == "476173******0119"
+
+    in_memory(body, f"?mode={mode}")
+
+
+def in_memory(
+    body: Callable[[VivopayReader, VivopayEmulator], Awaitable[None]], options: str = "", seal: Seal | None = None
+) -> None:
     """Run with the driver on one end and the emulator on the other, in virtual time."""
 
     async def main() -> None:
         line = MemoryLine()
-        emulator = VivopayEmulator(line)
+        emulator = VivopayEmulator(line, seal=seal)
 
         async def open_link(_url: str, *, name: str) -> Link:
             return line.link
