@@ -26,7 +26,7 @@ from hw.reader import Address, Capabilities, CardInserted, CardRemoved, Reader
 IC: Final = 0x32
 """What a PN532 calls itself in GetFirmwareVersion."""
 
-PARAMETERS: Final = b"\x14"
+PARAMETERS: Final = 0x14
 """SetParameters: AutoATR_RES as at power-up, and AutoRATS, by which the chip activates a card for APDUs."""
 
 RF_SETTINGS: Final = (
@@ -101,7 +101,7 @@ class Pn532Reader(Reader):
         if len(version) != 4 or version[0] != IC:
             raise ProtocolError(f"{self.url}: it answers, and is no PN532")
         self.firmware = f"PN532 {version[1]}.{version[2]}"
-        await chip.ask(frames.SET_PARAMETERS, PARAMETERS)
+        await chip.set_parameters(PARAMETERS)
         for setting in RF_SETTINGS:
             await chip.ask(frames.RF_CONFIGURATION, setting)
         self._chip = chip

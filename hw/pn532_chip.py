@@ -55,7 +55,8 @@ class Chip:
 
     def __init__(self, link: Link, *, counts: Statistics | None = None, tracer: Tracer | None = None) -> None:
         self.name = link.name
-        self._wire = Wire(link, frames.Framer(), frames.language(), counts=counts, tracer=tracer)
+        self._framer = frames.Framer()
+        self._wire = Wire(link, self._framer, frames.language(), counts=counts, tracer=tracer)
         self._turn = asyncio.Lock()
         self._called_off = False
 
@@ -82,6 +83,11 @@ class Chip:
         tries = (ACK_TIMEOUT,) * (1 if once else TRIES)
         async with self._turn:
             return await self._ask(code, frames.command(code, data), tries, timeout, patient=once)
+
+    async def set_parameters(self, parameters: int) -> None:
+        """SetParameters. Whether there is a zero behind each frame is one of them, and from then on heeded."""
+        await self.ask(frames.SET_PARAMETERS, bytes((parameters,)))
+        self._framer.ambled = not parameters & frames.NO_AMBLE
 
     async def change_baud(self, baud: int) -> None:
         """Go on at another speed, the chip first: it follows when its answer is acknowledged."""

@@ -100,6 +100,8 @@ BAUD_CODES: Final[Mapping[int, int]] = {
 }  # fmt: skip
 """Speeds of the serial port by SetSerialBaudRate's code (section 7.2.7); 1,288,000 is none that a host has."""
 
+NO_AMBLE: Final = 0x40
+"""In SetParameters: no zeros before and after frames (section 7.2.9)."""
 MORE: Final = 0x40
 """In the target or the status of InDataExchange: the data goes on in another frame (section 7.3.8)."""
 STATUS: Final = 0x3F
@@ -217,12 +219,15 @@ def answer(code: int, data: bytes = b"", *, extended: bool = False) -> bytes:
 class Framer:
     """Cuts a stream into frames: checked, each with one zero before and one after; `BROKEN` for a bent one.
 
-    A frame is given as soon as its DCS is there. What only looks like the beginning of a frame is looked through
+    A frame is given as soon as its DCS is there, or once it is ``ambled`` with the zero behind it. A zero that the
+    line has lost is not noticed otherwise: the DCS is taken for data then, that last zero for the DCS, and the sums
+    are right. What only looks like the beginning of a frame is looked through
     again for one, so that nothing is lost behind it. Holds `FRAME_LIMIT` bytes at most.
     """
 
     def __init__(self) -> None:
         self.dropped = 0
+        self.ambled = False
         self._held = bytearray()
 
     @property
@@ -259,12 +264,18 @@ class Framer:
                 continue
             if len(held) < size:
                 return
-            if size == len(ACK) - 2 or sum(held[_body(held) : size]) & 0xFF == 0:
+            if size > len(ACK) - 2 and self.ambled and len(held) == size:
+                return
+            if size == len(ACK) - 2 or self._adds_up(size):
                 frames.append(b"\0" + bytes(held[:size]) + b"\0")
                 del held[:size]
             else:
                 frames.append(BROKEN)
                 self._skip(1)
+
+    def _adds_up(self, size: int) -> bool:
+        held = self._held
+        return sum(held[_body(held) : size]) & 0xFF == 0 and not (self.ambled and held[size])
 
     def _skip(self, count: int) -> None:
         """Zeros between frames are nobody's; anything else was no part of one."""

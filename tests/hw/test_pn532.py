@@ -117,6 +117,42 @@ def test_two_cards_are_told_once_and_one_of_them_alone_is_read(monkeypatch):
     run(main())
 
 
+def test_a_card_of_each_type_are_two_cards_as_well(monkeypatch):
+    async def main():
+        async with bench(monkeypatch) as here:
+            here.chip.tap(Plastic())
+            here.chip.tap(Plastic(uid=b"\x11\x22\x33\x44"), pn532_chip.TYPE_B)
+            with pytest.raises(CardError, match="two cards in the field"):
+                await here.reader.wait_for_card(10)
+            with pytest.raises(TimedOut):
+                await here.reader.wait_for_card(2)
+            del here.chip.chip.cards[0]
+            card = await here.reader.wait_for_card(2)
+            assert card.uid == b"\x11\x22\x33\x44"
+            assert (await card.transmit(SELECT)).encode() == FCI
+
+    run(main())
+
+
+def test_a_card_that_makes_up_its_number_does_not_pay_again_by_that(monkeypatch):
+    async def main(kind, first, second):
+        async with bench(monkeypatch) as here:
+            here.chip.tap(Plastic(uid=first), kind)
+            await (await here.reader.wait_for_card(2)).release()
+            here.chip.remove()
+            here.chip.tap(Plastic(uid=second), kind)
+            with pytest.raises(TimedOut):
+                await here.reader.wait_for_card(3)
+            here.chip.remove()
+            with pytest.raises(TimedOut):
+                await here.reader.wait_for_card(1)
+            here.chip.tap(Plastic(uid=second), kind)
+            assert (await here.reader.wait_for_card(2)).uid == second
+
+    run(main(pn532_chip.TYPE_A, b"\x08\1\2\3", b"\x08\4\5\6"))
+    run(main(pn532_chip.TYPE_B, b"\x11\1\2\3", b"\x22\4\5\6"))
+
+
 def test_a_card_without_apdus_is_no_payment_card(monkeypatch):
     async def main():
         async with bench(monkeypatch) as here:

@@ -212,6 +212,27 @@ def test_frames_are_found_however_they_are_split_and_padded(sent, cuts, zeros, n
     assert framer.dropped == 0
 
 
+@given(payloads, st.integers(0, 300))
+def test_a_byte_that_the_line_loses_is_never_another_payload(payload, place):
+    frame = build(payload)
+    place %= len(frame)
+    framer = Framer()
+    framer.ambled = True
+    for found in framer.feed(frame[:place] + frame[place + 1 :]):
+        assert found == BROKEN or parse(found) == payload or found[1:-1] in frame
+
+
+def test_a_zero_that_the_line_loses_is_noticed_by_the_one_behind_the_frame():
+    frame = answer(0x40, b"\0\x70\0\x90\0")
+    short = frame[:9] + frame[10:]
+    assert [len(parse(found)) for found in Framer().feed(short)] == [7]  # the DCS has become data
+    framer = Framer()
+    framer.ambled = True
+    assert framer.feed(short) == []
+    assert framer.begun
+    assert framer.feed(frame) == [BROKEN, frame]
+
+
 beginnings = [b"\0", b"\xff", b"\0\xff", b"\0\0\xff\x05\xfb", b"\0\xff\xff\xff\1\0\xff", b"\xd4", b"\xd5", b"\x7f"]
 noise = st.binary(max_size=600) | st.lists(st.sampled_from(beginnings), max_size=60).map(b"".join)
 

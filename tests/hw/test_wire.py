@@ -25,6 +25,10 @@ class Brackets:
         self.dropped = 0
         self._held = b""
 
+    @property
+    def begun(self) -> bool:
+        return bool(self._held)
+
     def feed(self, data: bytes) -> list[bytes]:
         frames = []
         for code in data:
