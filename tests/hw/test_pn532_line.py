@@ -1,4 +1,4 @@
-"""The PN532's driver on a real line's bad days: late first bytes, lost bytes, late answers, a line that takes nothing."""
+"""The PN532's driver on a real line's bad days: late first bytes, lost ones, late answers, nothing taken."""
 
 from __future__ import annotations
 
