@@ -3,6 +3,7 @@
     pcsc://                  the first reader
     pcsc://ACS*              the first whose name begins so; * is any text, %20 a blank
     pcsc://*PICC*00%2000
+    pcsc://ACS*?interface=contact        for a reader that has no antenna, or none that matters
 
 The service speaks T=0, T=1 and ISO 14443-4 by itself. Which of these readers encrypts or is certified it does not
 say: card data comes in the clear, so these readers are for the lab and for test cards.
@@ -14,7 +15,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 from urllib.parse import unquote
 
 from hw.apdu import Command
@@ -56,10 +57,12 @@ class PcscReader(Reader):
     taken out first.
     """
 
+    OPTIONS: ClassVar[Mapping[str, tuple[str, ...]]] = {"interface": ("both", "contact", "contactless")}
+
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        if address.options or "://" in address.line:
-            raise BadAddress(f"{self.url}: a reader behind PC/SC has a name, and no line and no options")
+        if set(address.options) - set(self.OPTIONS) or "://" in address.line:
+            raise BadAddress(f"{self.url}: a reader behind PC/SC has a name, no line and no option but interface")
         self.pattern = unquote(address.line)
         self.reader_name = ""
         self._service: Service | None = None
@@ -70,8 +73,9 @@ class PcscReader(Reader):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Both kinds of chips: which one it is, each card's answer to reset says."""
-        return Capabilities(contact=True, contactless=True)
+        """Both kinds of chips, unless the URL says which: PC/SC does not, and a card is known once it is there."""
+        interface = self.options["interface"]
+        return Capabilities(contact=interface != "contactless", contactless=interface != "contact")
 
     async def open(self) -> None:
         """Find the reader; raises LineError, and NotSupported without pyscard. See Reader."""
@@ -88,12 +92,14 @@ class PcscReader(Reader):
         self._opened()
 
     async def _find(self, service: Service) -> str:
-        """The reader's name; one that was here before may take a while to come back."""
+        """The reader's name; one that was here before may take a while to come back, and have another number."""
         loop = asyncio.get_running_loop()
         until = loop.time() + (RETURNS if self._lost else 0.0)
         while True:
             names = await service.readers()
             found = [name for name in names if matches(self.pattern, name)]
+            if not found and self._lost:
+                found = [name for name in names if _unnumbered(name) == _unnumbered(self.reader_name)]
             if found:
                 return found[0]
             left = until - loop.time()
@@ -271,3 +277,8 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a reader's name fits: ``*`` is any text, and nothing else is special; empty fits all."""
     pieces = (re.escape(piece) for piece in (pattern or "*").split("*"))
     return re.fullmatch(".*".join(pieces), name, re.IGNORECASE | re.DOTALL) is not None
+
+
+def _unnumbered(name: str) -> str:
+    """A reader's name without the service's own number for it; that of its slot stays (``... 00 01``)."""
+    return re.sub(r" [0-9A-F]{2} ([0-9A-F]{2})$", r" \1", name)

@@ -17,6 +17,7 @@ went away, what is counted, traced and told are written here, once.
 from __future__ import annotations
 
 import asyncio
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -73,10 +74,14 @@ class Address:
     options: Mapping[str, str]
 
 
+_NAME: Final = re.compile(r"^[^:/+]*://[^/?#]*")
+"""A driver without a transport, and the name behind it: brackets, which PC/SC knows, are no address there."""
+
+
 def parse_address(url: str) -> Address:
-    """Take a reader's URL apart; raises BadAddress."""
+    """Take a reader's URL apart; raises BadAddress. In a name that is no host brackets are as good as ``%5B``."""
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(_NAME.sub(lambda name: name[0].replace("[", "%5B").replace("]", "%5D"), url))
         options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError as error:
         raise BadAddress(f"{url}: {error}") from None

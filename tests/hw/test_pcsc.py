@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import asdict
+from urllib.parse import quote
 
 import pytest
 
@@ -52,8 +54,45 @@ def test_a_pattern_is_text_with_stars(pattern: str, name: str, fits: bool) -> No
 
 @pytest.mark.parametrize("url", ["pcsc://ACS*?baud=9600", "pcsc+socket://10.0.0.7:1"])
 def test_a_name_is_all_that_there_is_to_say(url: str) -> None:
-    with pytest.raises(BadAddress, match="no options"):
+    with pytest.raises(BadAddress, match="no option but interface"):
         open_reader(url)
+
+
+@pytest.mark.parametrize(
+    ("options", "declared"),
+    [
+        ("", {"contact", "contactless"}),
+        ("?interface=both", {"contact", "contactless"}),
+        ("?interface=contact", {"contact"}),
+        ("?interface=contactless", {"contactless"}),
+    ],
+)
+def test_what_a_reader_takes_may_be_said(options: str, declared: set[str]) -> None:
+    found = asdict(open_reader(f"pcsc://ACS*{options}").capabilities)
+    assert {name for name, value in found.items() if value} == declared
+    with pytest.raises(BadAddress, match="interface is one of"):
+        open_reader("pcsc://ACS*?interface=stripe")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ACS ACR1252 1S CL Reader [ACR1252 Dual Reader PICC] 00 00",
+        "Gemalto PC Twin Reader (1A2B) [CCID Interface] 00 00",
+        "[half a bracket 00 00",
+        READER,
+    ],
+)
+@pytest.mark.parametrize("quoted", [False, True])
+def test_a_name_is_taken_as_the_service_shows_it(name: str, quoted: bool) -> None:
+    async def main() -> None:
+        with scards("Alcor 00 00", name) as service:
+            reader, _ = opened(f"pcsc://{quote(name) if quoted else name}")
+            async with reader:
+                assert reader.reader_name == name
+        assert service.contexts == 0
+
+    asyncio.run(main())
 
 
 def test_the_first_reader_that_fits_is_taken_and_an_unknown_one_is_told_with_those_there_are() -> None:

@@ -125,6 +125,34 @@ def test_a_reader_that_goes_ends_a_wait_and_comes_back_to_the_next(
     asyncio.run(main())
 
 
+def test_a_reader_that_was_named_in_full_is_the_same_one_under_another_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("hw.pcsc.RETURNS", 0.05)
+        with scards(READER) as service:
+            reader, events = opened(f"pcsc://{READER}")
+            async with reader:
+                wait = asyncio.create_task(taken(reader, None))
+                await until(service.waiting)
+                service.unplug(READER)
+                with pytest.raises(LineGone):
+                    await wait
+                for other in ("ACS ACR39U ICC Reader 01 01", "ACS ACR38 ICC Reader 00 00"):  # a slot, a model
+                    service.plug(other)
+                    with pytest.raises(LineError, match="no reader is called"):
+                        await taken(reader)
+                service.plug("ACS ACR39U ICC Reader 02 00")
+                service.insert("ACS ACR39U ICC Reader 02 00", T1)
+                assert (await taken(reader)).answer == T1
+            assert events == [ReaderGone, ReaderBack, CardInserted]
+            with pytest.raises(LineError, match="no reader is called"):  # to one that is new it is a name
+                await opened(f"pcsc://{READER}")[0].open()
+        assert service.contexts == 0
+
+    asyncio.run(main())
+
+
 def test_a_reader_that_stays_away_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr("hw.pcsc.RETURNS", 0.05)

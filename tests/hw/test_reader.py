@@ -326,7 +326,7 @@ def test_addresses(url: str, driver: str, line: str, options: dict[str, str]) ->
     [
         ("/dev/ttyS1", BadAddress, "begins with its driver"),
         ("", BadAddress, "begins with its driver"),
-        ("magstripe://[::1", BadAddress, "Invalid IPv6"),
+        ("magstripe+socket://[::1", BadAddress, "Invalid IPv6"),
         ("magstripe:///dev/ttyS1?baud", BadAddress, "bad query field"),
         ("magstripe:///dev/ttyS1?format=hex", BadAddress, "format is one of auto, magtek, idtech, uic"),
         ("punchcard:///dev/ttyS1", NotSupported, r"no driver named 'punchcard' \(there are: .*magstripe"),
