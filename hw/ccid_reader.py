@@ -168,8 +168,8 @@ class CcidReader(Reader):
             if present != self._present:
                 self.told(present)
             if present and not self._spent:
-                self._spent = True
                 self._card = await self._power_on(channel)
+                self._spent = True
                 return self._card
             await channel.listen(POLL)
 
@@ -195,6 +195,7 @@ class CcidReader(Reader):
             self.told(False)
             raise
         except CardError:
+            self._spent = True
             await channel.ask(Kind.POWER_OFF)
             raise
 

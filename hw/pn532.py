@@ -140,10 +140,15 @@ class Pn532Reader(Reader):
     async def _next_card(self, link: Link) -> Pn532Card:
         if self._card is not None:
             await self._card.release()
-        if self._chip is None:  # it fell silent, or talked nonsense: perhaps it lost its power, and sleeps
-            await self._start(link)
-        chip = self._chip
-        assert chip is not None
+        if self._chip is not None:
+            with suppress(NoAnswer):  # it lost its power for a moment, and sleeps
+                return await self._watch(self._chip)
+        await self._start(link)
+        assert self._chip is not None
+        return await self._watch(self._chip)
+
+    async def _watch(self, chip: Chip) -> Pn532Card:
+        """Poll until a card is there that was not; a chip that says nothing, or nonsense, is to be woken anew."""
         try:
             while True:
                 targets = await self._poll(chip)
@@ -154,9 +159,8 @@ class Pn532Reader(Reader):
                     self._known = found
                     return self._take(chip, targets)
                 else:
-                    await chip.ask(
-                        frames.RF_CONFIGURATION, FIELD_OFF
-                    )  # without it a card that was called stays mute
+                    # Without it a card that was called stays mute.
+                    await chip.ask(frames.RF_CONFIGURATION, FIELD_OFF)
                 await asyncio.sleep(POLL_PAUSE)
         except LineGone:
             raise

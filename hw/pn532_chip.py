@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from hw import pn532_frames as frames
@@ -168,10 +169,9 @@ class Chip:
     async def _call_off(self) -> None:
         """An ACK from the host: the chip lets go of the command."""
         self._called_off = True
-        try:
-            await self._wire.send(frames.ACK)
-        except LineError:  # then there is nothing to call off
-            return
+        with suppress(LineError, TimeoutError):  # then there is nothing to call off
+            async with asyncio.timeout(ACK_TIMEOUT):  # nor to wait for: whoever calls off has left
+                await self._wire.send(frames.ACK)
 
 
 def _answers(frame: bytes, code: int) -> bool:

@@ -249,6 +249,21 @@ def test_a_pin_is_masked_and_noise_after_a_card_s_answer_too() -> None:
     assert shown[2].data == bytes(3)
 
 
+@given(size=st.integers(1, 13))
+def test_a_pin_in_a_chain_of_blocks_is_masked_wherever_it_is_cut(size: int) -> None:
+    verify = bytes.fromhex("00200080082412345678FFFFFF")
+    pieces = [verify[at : at + size] for at in range(0, len(verify), size)]
+    blocks = [i_block(number, piece, more=number < len(pieces) - 1).encode() for number, piece in enumerate(pieces)]
+    read = i_block(0, bytes.fromhex("00B2010C00")).encode()
+    shown = traced(GEM, *(xfr(1, block) for block in blocks), xfr(1, read))
+    said = b"".join(Block.decode(one.data).inf for one in shown[:-1])
+    assert len(said) == len(verify)
+    assert said[5:] == bytes(8)
+    assert shown[-1].data == read
+    shown = traced(GEM, xfr(1, blocks[0]), xfr(1, bytes.fromhex("00C000C0")), xfr(1, read))
+    assert shown[-1].data == read
+
+
 @given(envelope=ENVELOPES, frames=st.lists(st.binary(max_size=40) | MESSAGES, max_size=10))
 def test_a_trace_fails_on_nothing(envelope: Envelope, frames: list[bytes | Message]) -> None:
     language = envelope.language()

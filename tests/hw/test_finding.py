@@ -294,3 +294,21 @@ def test_every_question_is_of_a_driver_and_every_driver_is_asked_about() -> None
 def test_urls() -> None:
     assert reader_url("pn532", "/dev/ttyUSB0") == "pn532:///dev/ttyUSB0"
     assert reader_url("acs", "rfc2217://10.0.0.7:2217") == "acs+rfc2217://10.0.0.7:2217"
+
+
+@pytest.mark.parametrize("trouble", [TypeError, OSError])
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_a_device_that_vanishes_while_ports_are_listed(
+    monkeypatch: pytest.MonkeyPatch, trouble: type[Exception], times: int
+) -> None:
+    """pyserial asks for the number of a device that is not there any more: ``int(None, 16)``."""
+    troubles = [trouble] * times
+
+    def comports() -> list[object]:
+        if troubles:
+            raise troubles.pop()
+        return [Info("/dev/ttyUSB0")]
+
+    monkeypatch.setattr("serial.tools.list_ports.comports", comports)
+    found = ports(by_id=Path("/none"), board_ports=())
+    assert [port.path for port in found] == (["/dev/ttyUSB0"] if times < 3 else [])

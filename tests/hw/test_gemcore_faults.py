@@ -396,3 +396,120 @@ def test_a_card_let_go_of_after_the_reader_was_pulled_out() -> None:
             assert on.events == [CardInserted, ReaderGone]
 
     run(main())
+
+
+class Deaf(GemcoreEmulator):
+    """Does not hear the first command of one kind: the line has lost its beginning."""
+
+    lost: Kind | None = None
+
+    async def _take(self, frame: bytes) -> None:
+        found = ENVELOPE.parse(frame)
+        if isinstance(found, Message) and found.kind is self.lost:
+            self.lost = None
+            return
+        await super()._take(frame)
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.ESCAPE, Kind.GET_SLOT_STATUS, Kind.POWER_ON, Kind.SET_PARAMETERS, Kind.POWER_OFF]
+)
+def test_a_command_that_the_reader_never_heard_is_sent_again(kind: Kind) -> None:
+    async def main() -> None:
+        line = MemoryLine()
+        emulator = Deaf(line)
+        emulator.lost = kind
+        async with in_memory("gemcore:///dev/ttyUSB0", emulator, line) as reader:
+            await emulator.insert(Chip(T0))
+            card = await reader.wait_for_card(10)
+            assert (await card.transmit(SELECT)).data == FCI
+            await card.release()
+            assert emulator.lost is None
+            assert reader.statistics.retries == 1
+            assert emulator.seen[-1].kind is Kind.POWER_OFF
+
+    run(main())
+
+
+def test_what_was_for_the_card_is_not_sent_again() -> None:
+    async def main() -> None:
+        line = MemoryLine()
+        emulator = Deaf(line)
+        async with in_memory("gemcore:///dev/ttyUSB0", emulator, line) as reader:
+            chip = Chip(T0)
+            await emulator.insert(chip)
+            card = await reader.wait_for_card(10)
+            emulator.lost = Kind.XFR_BLOCK
+            with pytest.raises(NoAnswer, match="no answer to xfr block"):
+                await card.transmit(SELECT)
+            assert chip.commands == []
+
+    run(main())
+
+
+@pytest.mark.parametrize("atr", [T0, T1])
+@pytest.mark.parametrize("place", range(0, 27, 3))
+def test_a_byte_that_is_lost_from_an_answer_costs_a_pause_and_no_card(atr: bytes, place: int) -> None:
+    async def main() -> None:
+        async with bench() as on:
+            card = await on.card(atr)
+            write, spoiled = on.line.write, []
+
+            async def losing(data: bytes) -> None:
+                if len(data) > 20 and not spoiled:
+                    spoiled.append(data)
+                    data = data[:place] + data[place + 1 :]
+                await write(data)
+
+            on.line.write = losing  # type: ignore[method-assign]
+            began = asyncio.get_running_loop().time()
+            assert (await card.transmit(RECORD)).data == LONG
+            assert len(spoiled) == 1
+            if place > 6:  # its beginning is there, and so is its length
+                assert asyncio.get_running_loop().time() - began < 1
+            chip = on.emulator._chip
+            assert isinstance(chip, Chip)
+            assert len(chip.commands) <= 2  # 6Cxx
+
+    run(main())
+
+
+def test_a_card_that_is_spoken_to_from_two_sides_hears_one_after_the_other() -> None:
+    async def main(atr: bytes) -> None:
+        async with bench() as on:
+            card = await on.card(atr)
+            answers = await asyncio.gather(*(card.transmit(ask) for ask in (SELECT, RECORD, SELECT)))
+            assert [answer.data for answer in answers] == [FCI, LONG, FCI]
+            wait = asyncio.create_task(card.transmit(RECORD))
+            await asyncio.sleep(0)
+            await card.release()
+            with suppress(CardError):
+                assert (await wait).data == LONG
+
+    run(main(T0))
+    run(main(T1))
+
+
+def test_closing_is_no_unplugging() -> None:
+    async def main() -> None:
+        async with bench() as on:
+            card = await on.card(T1)
+            await on.reader.close()
+            with pytest.raises(LineGone):
+                await card.transmit(SELECT)
+            assert on.events == [CardInserted]
+
+    run(main())
+
+
+def test_a_card_that_was_not_handed_over_before_the_time_was_up_counts_in_the_next_wait() -> None:
+    async def main() -> None:
+        async with bench() as on:
+            on.emulator.misbehave(Fault.SPLIT, Fault.LOST_ACK)  # power on is answered a while later
+            await on.emulator.insert(Chip(T1))
+            with pytest.raises(TimedOut):
+                await on.reader.wait_for_card(2)
+            card = await on.reader.wait_for_card(2)
+            assert (await card.transmit(SELECT)).data == FCI
+
+    run(main())

@@ -18,10 +18,12 @@ from types import SimpleNamespace
 import pytest
 import serial
 
+import hw.link
 from hw.errors import BadAddress, LineError, LineGone, ReaderError
 from hw.line import CHUNK, RECEIVE_LIMIT, DescriptorLink, Link
 from hw.link import LineSettings, line_settings, open_link
 from hw.rfc2217 import Rfc2217Link, mend
+from sim.virtual_time import run
 
 
 @contextmanager
@@ -484,3 +486,74 @@ def test_a_serial_device_is_held_exclusively_and_raw() -> None:
             await link.close()
 
     asyncio.run(main())
+
+
+def test_whether_the_other_end_is_gone_is_known_without_reading() -> None:
+    async def main() -> None:
+        master, device = pty.openpty()
+        tty.setraw(device)
+        link = await open_link(os.ttyname(device))
+        os.write(master, b"waiting")
+        assert not link.is_gone()
+        os.close(device)
+        os.close(master)
+        assert link.is_gone()
+        await link.close()
+        assert link.is_gone()
+        async with socket_pair() as (pair, there):
+            assert not pair.is_gone()
+            there.send(b"last words")
+            there.close()
+            assert pair.is_gone()
+            assert await pair.read() == b"last words"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("url", ["socket://10.0.0.7:4001", "rfc2217://10.0.0.7:2217"])
+def test_a_line_that_does_not_open_is_not_waited_for_without_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def never(*_: object) -> Link:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setitem(hw.link._OPENERS, url.partition(":")[0], never)
+
+    async def main() -> None:
+        with pytest.raises(LineError, match="the reader: it does not open within 10 s") as caught:
+            await open_link(url, name="the reader")
+        assert "the serial server or the emulator is running" in caught.value.advice
+
+    run(main())
+
+
+def test_a_speed_is_not_changed_while_what_was_sent_is_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = [6, 6, 0]
+
+    async def main() -> None:
+        with serial_device() as (_, path):
+            link = await open_link(path)
+            monkeypatch.setattr(serial.Serial, "out_waiting", property(lambda _: held.pop(0)))
+            await link.change_baud(19200)
+            assert held == []
+            monkeypatch.setattr(serial.Serial, "out_waiting", 6)
+            with pytest.raises(LineError, match="what was sent does not leave") as caught:
+                await link.change_baud(9600)
+            assert "flow=none" in caught.value.advice
+            await link.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("flow", "dropped"), [("none", 0), ("rtscts", 1), ("xonxoff", 1)])
+def test_closing_does_not_wait_for_what_flow_control_holds_back(
+    flow: str, dropped: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(serial.Serial, "reset_output_buffer", lambda _: told.append("dropped"))
+
+    async def main() -> None:
+        with serial_device() as (_, path):
+            await (await open_link(f"{path}?flow={flow}")).close()
+
+    asyncio.run(main())
+    assert len(told) == dropped

@@ -100,7 +100,7 @@ def test_an_answer_that_is_bent_every_time_is_no_answer_in_the_end(monkeypatch):
     run(main())
 
 
-def test_a_chip_that_falls_silent_is_told_and_woken_for_the_next_wait(monkeypatch):
+def test_a_chip_that_falls_silent_in_the_middle_of_an_apdu_is_told(monkeypatch):
     async def main():
         async with bench(monkeypatch) as here:
             card = await here.card()
@@ -108,11 +108,36 @@ def test_a_chip_that_falls_silent_is_told_and_woken_for_the_next_wait(monkeypatc
             with pytest.raises(NoAnswer, match="no answer to InDataExchange within 10 s"):
                 await card.transmit(SELECT)
             here.chip.remove()
-            here.chip.misbehave(Fault.SILENCE, on=frames.IN_LIST_PASSIVE_TARGET, times=3)
-            with pytest.raises(NoAnswer, match="InListPassiveTarget"):
+            assert (await here.card(Plastic(uid=b"\1\2\3\4"))).uid == b"\1\2\3\4"
+
+    run(main())
+
+
+@pytest.mark.parametrize("after", [0.0, 2.0])
+def test_a_chip_that_lost_its_power_is_woken_in_the_same_wait(monkeypatch, after):
+    async def main():
+        async with bench(monkeypatch) as here:
+            await (await here.card()).release()
+            here.chip.remove()
+            wait = asyncio.create_task(here.reader.wait_for_card(30))
+            await asyncio.sleep(after)
+            here.chip.chip.on_power()
+            await asyncio.sleep(1)
+            here.chip.tap(Plastic(uid=b"\1\2\3\4"))
+            assert (await wait).uid == b"\1\2\3\4"
+
+    run(main())
+
+
+def test_a_chip_that_is_not_to_be_woken_is_told_and_woken_for_the_next_wait(monkeypatch):
+    async def main():
+        async with bench(monkeypatch) as here:
+            await here.reader.open()
+            here.chip.misbehave(Fault.SILENCE, times=6)
+            with pytest.raises(NoAnswer, match="SAMConfiguration"):
                 await here.reader.wait_for_card(30)
             here.chip.chip.on_power()
-            assert (await here.card(Plastic(uid=b"\1\2\3\4"))).uid == b"\1\2\3\4"
+            assert (await here.card()).uid
 
     run(main())
 

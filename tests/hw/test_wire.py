@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 
 import pytest
 
 from hw.apdu import Command
 from hw.card import ChipCard, EntryMode, SealedCard
-from hw.errors import CardError, NoAnswer, ProtocolError
+from hw.errors import CardError, FramingError, NoAnswer, ProtocolError
 from hw.line import Link
 from hw.trace import Language, Tracer, read_trace
 from hw.wire import BACKLOG, Statistics, Wire
@@ -107,6 +108,62 @@ def test_silence_is_named_and_counted():
     run(main())
 
 
+def test_a_frame_that_breaks_off_is_told_after_a_pause_and_one_that_goes_on_is_not():
+    async def main() -> None:
+        link, loop = Told(), asyncio.get_running_loop()
+        wire = Wire(link, Brackets(), LANGUAGE)
+        for at, piece in ((0.1, b"xx"), (0.9, b"(a"), (1.3, b"b"), (1.7, b")"), (2.5, b"(cd")):
+            loop.call_later(at, link.coming.put_nowait, piece)
+        assert await wire.receive(2.0, "ask", pause=0.5) == b"(ab)"
+        with pytest.raises(FramingError, match="told:: the answer to ask breaks off"):
+            await wire.receive(None, "ask", pause=0.5)
+        assert loop.time() == pytest.approx(3.0)
+        link.coming.put_nowait(b"(whole)")
+        assert await wire.receive(1.0, "ask", pause=0.5) == b"(whole)"
+        link.coming.put_nowait(b"(half")
+        with pytest.raises(NoAnswer):
+            await wire.receive(0.3, "ask", pause=0.5)
+
+    run(main())
+
+
+def test_a_line_that_takes_nothing_is_not_waited_for_without_end():
+    class Full(Told):
+        async def write(self, data: bytes) -> None:
+            await asyncio.Event().wait()
+
+    async def main() -> None:
+        wire = Wire(Full(), Brackets(), LANGUAGE)
+        with pytest.raises(NoAnswer, match="told:: the reader takes nothing for 5 s"):
+            await wire.send(b"(ask)")
+        assert wire.counts.errors == {"NoAnswer": 1}
+
+    run(main())
+
+
+def test_a_trace_that_cannot_be_written_ends_and_nothing_else_does(caplog):
+    def full(_: str) -> None:
+        written.append(_)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    written: list[str] = []
+
+    async def main() -> None:
+        link = Told()
+        tracer = Tracer(full, asyncio.get_running_loop().time)
+        wire = Wire(link, Brackets(), LANGUAGE, tracer=tracer)
+        await wire.send(b"(ask)")
+        link.coming.put_nowait(b"(answer)")
+        assert await wire.receive(1.0, "ask") == b"(answer)"
+        assert isinstance(tracer.failed, OSError)
+
+    run(main())
+    assert len(written) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "the trace cannot be written any more, and ends here: No space left on device"
+    ]
+
+
 def test_a_reader_that_talks_without_being_heard_fills_no_memory():
     async def main() -> None:
         link = Told()
@@ -155,6 +212,28 @@ def test_a_card_that_never_ends_is_a_card_error():
     card = Scripted(("00b2010c00", "6101"), *[("00c0000001", "aa6101")] * 100)
     with pytest.raises(CardError, match="never says it"):
         asyncio.run(card.transmit(Command(0x00, 0xB2, 0x01, 0x0C, le=256)))
+
+
+def test_a_card_that_never_answers_is_given_a_minute_and_a_half():
+    class Silent(Scripted):
+        async def _exchange(self, command: bytes) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+    async def main() -> None:
+        with pytest.raises(CardError, match="not done within 90 s"):
+            await Silent().transmit(Command(0x00, 0xB2))
+
+    run(main())
+
+
+def test_a_driver_s_own_timeout_is_not_taken_for_the_card_s():
+    class Broken(Scripted):
+        async def _exchange(self, command: bytes) -> bytes:
+            raise TimeoutError("a bug")
+
+    with pytest.raises(TimeoutError, match="a bug"):
+        asyncio.run(Broken().transmit(Command(0x00, 0xB2)))
 
 
 def test_a_sealed_card_shows_its_masked_pan_alone():
