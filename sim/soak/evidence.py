@@ -12,6 +12,8 @@ from terminal.journal import Record as Entry
 from terminal.payment import REVERSAL, UNRESOLVED, Kind, Payment, State
 
 SERVER_ERROR = 500
+JUDGED = frozenset({404, 409, 422})
+"""By these the host says no to what it has read."""
 STANDING = frozenset({"approved", "partially_refunded", "pending"})
 """The ledger's words for a charge of which the shopper pays something."""
 _UNKNOWN = UNRESOLVED | {State.FORWARDING}
@@ -70,16 +72,16 @@ class Evidence:
         """References of charges, and reasons of refunds, with which only a person can go on: the terminal has
         called one, and the host's own word shows that it could do no more.
 
-        Either it is too late to cancel, and the host has failed the refund that was to undo the charge. Or it has
-        answered a refund with a server error each time, and cannot be asked for a refund without its id. Or it
-        offers no look-ups at all, and has forgotten the key.
+        Either it is too late to cancel, and the host has failed or refused the refund that was to undo the charge.
+        Or it has answered a refund with a server error each time, and cannot be asked for a refund without its id.
+        Or it offers no look-ups at all, and has forgotten the key. Or it has told of one charge under two
+        references.
         """
         called = [payment for payment in self.payments if payment.id in self.record.for_a_person]
-        found = set[str]()
+        found = set(self.mistaken)
         for payment in called:
             if payment.state is State.REVERSING:
-                refunds = self.by_charge_id.get(payment.charge_id, {}).get("refunds", ())
-                if any(refund["reason"] == REVERSAL and refund["status"] == "failed" for refund in refunds):
+                if self._is_refused(payment):
                     found.add(payment.reference)
             elif not self.lookup and payment.state in _UNKNOWN:
                 found.add(payment.reference)
@@ -87,6 +89,29 @@ class Evidence:
                 statuses = [one.status for one in self.record.judged if one.key == payment.id]
                 if 200 not in statuses and any(status >= SERVER_ERROR for status in statuses):
                     found |= {payment.reference, self.charges[payment.parent].reference}
+        return frozenset(found)
+
+    def _is_refused(self, charge: Payment) -> bool:
+        """Whether the host has failed the refund that was to undo the charge, or judged it and said no."""
+        refunds = self.by_charge_id.get(charge.charge_id, {}).get("refunds", ())
+        if any(refund["reason"] == REVERSAL and refund["status"] == "failed" for refund in refunds):
+            return True
+        ours = {p.id for p in self.payments if p.parent == charge.id and p.reference == REVERSAL}
+        statuses = {one.status for one in self.record.judged if one.key in ours}
+        return 200 not in statuses and not statuses.isdisjoint(JUDGED)
+
+    @cached_property
+    def mistaken(self) -> frozenset[str]:
+        """References of charges in pairs: the terminal has called a person for the first, as the host has told the
+        id of its charge under the second before."""
+        told = {p.charge_id: p.reference for p in self.charges.values() if p.charge_id}
+        found = set[str]()
+        for payment in self.charges.values():
+            if payment.id in self.record.for_a_person and not payment.charge_id:
+                for charge in self.by_reference.get(payment.reference, ()):
+                    other = told.get(charge["id"], payment.reference)
+                    if other != payment.reference:
+                        found |= {payment.reference, other}
         return frozenset(found)
 
     @cached_property

@@ -53,6 +53,8 @@ def approvals_are_kept(seen: Evidence) -> Iterator[Violation]:
         sale = seen.record.sales.get(told.reference)
         if told.kind is not Kind.CHARGE or told.outcome is not Outcome.APPROVED or sale is None:
             continue
+        if told.reference in seen.mistaken:
+            continue
         if told.state in (State.OFFLINE, State.FORWARDING, State.LOST):
             found = [
                 charge for charge in seen.by_reference.get(told.reference, ()) if charge["status"] != "declined"

@@ -210,6 +210,27 @@ def test_with_what_only_a_person_can_go_on() -> None:
     assert rules(seen) == set()
 
 
+@pytest.mark.parametrize(("statuses", "well"), [((409,), True), ((409, 200), False), ((500,), False), ((), False)])
+def test_a_reversal_that_the_host_refused_is_for_a_person(statuses: tuple[int, ...], well: bool) -> None:
+    refund = charge(id="c" * 32, kind=Kind.REFUND, parent=KEY, reference="reversal", state=State.REFUSED)
+    seen = left(payments=[charge(state=State.REVERSING), refund])
+    seen.record.for_a_person[KEY] = None
+    seen.record.judged += [Judged(2.0, "refund", refund.id, "d2", status) for status in statuses]
+    assert ("stuck" not in rules(seen)) is well
+
+
+def test_one_charge_that_the_host_told_under_two_references_is_for_a_person() -> None:
+    """The till was told the charge of "lost" for "r"; when that is looked up it is nobody's any more."""
+    lost = charge(id="b" * 32, reference="lost", state=State.ABANDONED, charge_id="", approved=None)
+    ledger = [booked(reference="lost", idempotency_key=lost.id), booked(id="ch_2")]
+    seen = evidence(payments=[charge(), lost], ledger=ledger)
+    seen.record.sales["lost"] = Sale("lost", 1250, "EUR", began=1.0, left=5.0)
+    assert {"approval_kept", "stuck", "books", "left_free"} <= rules(seen)
+    seen = replace(seen, payments=[charge(), lost])  # nothing of the first look is kept
+    seen.record.for_a_person[lost.id] = None
+    assert rules(seen) <= {"intent"}
+
+
 def test_a_host_that_cannot_be_asked_and_has_forgotten_leaves_it_to_a_person() -> None:
     """What was forwarded and never decided is as open as what was sent at once."""
     for state in (State.PENDING, State.FORWARDING):
