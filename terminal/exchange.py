@@ -125,7 +125,9 @@ class Exchange:
         if happened is None:
             raise PaymentRefused(
                 f"payment {payment.id} is {payment.state.value.replace('_', ' ')}: that is not for a person to say",
-                advice="What is to be given back is undone at the host first; then it is not taken.",
+                advice="What is to be given back is undone at the host first; then it is not taken."
+                if payment.state in OPEN
+                else "It is over already.",
             )
         facts: dict[str, Any] = {"note": f"{who}: {'taken' if taken else 'not taken'}"}
         if taken and payment.kind is Kind.CHARGE:
@@ -140,7 +142,7 @@ class Exchange:
         if not charge_id and not payment.charge_id and payment.state is State.ABANDONED:
             raise PaymentRefused(
                 f"payment {payment.id} is not to stand: to undo it takes the host's id of it",
-                advice="Look it up in the host's portal.",
+                advice="Look it up in the host's portal, and give it too (--charge-id).",
             )
         named = {"charge_id": charge_id} if charge_id else {}
         return named | {"approved": payment.approved or payment.amount}
@@ -230,6 +232,7 @@ class Exchange:
 
     def _write(self, write: Write, errand: Errand) -> Payment:
         payment, happened, facts = write.payment, write.happened, dict(write.facts)
+        undoes = bool(payment.parent) and self._journal.payment(payment.parent).state is State.REVERSING
         if happened is Happened.JOURNALLED:
             after = self._journal.begin(payment, errand.seal() if errand.seal else None)
         else:
@@ -243,6 +246,8 @@ class Exchange:
             elif happened is Happened.STORED:
                 request, facts["approved"] = errand.stored, payment.amount
             after = self._journal.record(payment.id, happened, now, request=request, **facts)
+        if undoes and after.state not in OPEN:
+            self._journal.acknowledge([after.id])  # no till has asked for it: what it hears of is the charge
         self._told(payment, after)
         return after
 

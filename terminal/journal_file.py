@@ -134,9 +134,14 @@ _UNWRITABLE = {
 }
 
 
+_FULL: Final = sqlite3.SQLITE_IOERR_SHMSIZE
+"""SQLite has no room for the file beside a journal, in which its readers meet; it does not say that as FULL."""
+
+
 def code_of(error: BaseException) -> int:
     """SQLite's primary result code, or 0."""
-    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF
+    code = getattr(error, "sqlite_errorcode", None) or 0
+    return sqlite3.SQLITE_FULL if code == _FULL else code & 0xFF
 
 
 @contextlib.contextmanager

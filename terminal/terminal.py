@@ -195,9 +195,10 @@ class Terminal:
             payment = self._exchange.child(charge, Kind.REFUND, given_back, reason)
             try:
                 return self._given(await self._exchange.first(payment, lambda: self._cards.refund(payment)))
-            except HostRefused:
+            except TillError as error:
                 self._heard_of(payment.id)
-                await self._exchange.compare_quietly(charge)  # somebody else may have given it back
+                if isinstance(error, HostRefused):
+                    await self._exchange.compare_quietly(charge)  # somebody else may have given it back
                 raise
 
     async def cancel(self, charge_id: str) -> Payment:
@@ -221,7 +222,11 @@ class Terminal:
                 )
             await self._be_ready()
             payment = self._exchange.child(charge, Kind.CANCEL, charge.approved or charge.amount, "")
-            return self._given(await self._exchange.first(payment))
+            try:
+                return self._given(await self._exchange.first(payment))
+            except TillError:
+                self._heard_of(payment.id)
+                raise
 
     # -- what a till decides --------------------------------------------------------------------------------
 
@@ -235,7 +240,10 @@ class Terminal:
             return self._given(self._exchange.happened(payment, Happened.CONFIRMED))
         if payment.state in (State.APPROVED, State.PARTIALLY_REFUNDED):
             return payment
-        raise PaymentRefused(f"the charge of {reference!r} is {finding.words(payment)}: it cannot be confirmed")
+        raise PaymentRefused(
+            f"the charge of {reference!r} is {finding.words(payment)}: it cannot be confirmed",
+            advice="Only a charge that is held can: hand nothing out, or take a new payment.",
+        )
 
     async def void(self, reference: str) -> Payment:
         """The till does not want the charge, whatever state it is in; the charge as it stands then.

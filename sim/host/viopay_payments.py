@@ -273,7 +273,7 @@ def _cancel(host: Host, call: Call, device: Device) -> dict[str, Any]:
             )
         if owner.settled(now, host.config.settle_after):
             path = f"/pos/charge/{owner.id}/refund"
-            raise Refusal(Why.CONFLICT, f"The charge is settled: refund it (POST {path}).", refund=path)
+            raise Refusal(Why.CONFLICT, "The charge is settled: refund it.", refund=path)
         host.ledger.cancel(owner.id, now)
         canceled_at = now
     return {"id": owner.id, "status": "canceled", "canceled_at": rfc3339(from_ms(canceled_at or now))}

@@ -68,6 +68,8 @@ def reconcile(common: Common, since: str | None, until: str | None, zone: str | 
     where = _zone(zone)
     first = None if since is None else _begin(_date(since), where)
     last = None if until is None else _begin(_date(until) + timedelta(days=1), where)
+    if first is not None and last is not None and first >= last:
+        raise click.UsageError("--since comes after --until: that is no day at all.")
     told = -1
 
     def progress(done: int, total: int) -> None:

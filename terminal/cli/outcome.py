@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from terminal.cli.common import Common
 from terminal.cli.failures import code_of
 from terminal.cli.text import STATES, how_to_go_on, payment_facts, printable
-from terminal.payment import UNRESOLVED, Kind, Payment, State
+from terminal.payment import TAKEN, UNRESOLVED, Kind, Payment, State
 
 
 def show_outcome(common: Common, payment: Payment, code: int | None = None) -> int:
@@ -42,7 +42,7 @@ def line(payment: Payment) -> str:
         details.append(f"authorization {payment.authorization_code}")
     if payment.response_code and payment.state in (State.DECLINED, State.LOST):
         details.append(f"response {payment.response_code}")
-    if payment.message and payment.state is not State.APPROVED:
+    if payment.message and payment.state not in TAKEN:  # what was said before the host answered is over then
         details.append(payment.message)
     told = f"{payment.kind.value} {STATES[payment.state]}: {amount}"
     return printable(", ".join([told, *filter(None, details)]))

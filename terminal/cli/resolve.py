@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from terminal import finding
 from terminal.cli.common import Common
 from terminal.cli.failures import IN_DOUBT, OK
 from terminal.cli.outcome import line
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("payment_id", required=False, metavar="PAYMENT")
+@click.argument("payment_id", required=False, metavar="[PAYMENT]")
 @click.option("--reference", metavar="TEXT", help="The charge by your own name for it, in place of its id.")
 @click.option(
     "--as",
@@ -123,9 +124,11 @@ def _show(common: Common, payments: list[Payment]) -> None:
 
 
 def _wanted(journal: Journal, payment_id: str | None, reference: str | None) -> Payment:
-    found = journal.payment(payment_id) if payment_id is not None else journal.charge_by_reference(reference or "")
-    if found is None:
-        raise PaymentRefused(
-            f"this terminal has asked for no charge {reference!r}", advice="`till journal` lists its charges."
-        )
-    return found
+    if payment_id is not None:
+        if not journal.knows(payment_id):
+            raise PaymentRefused(
+                f"this terminal knows no payment {payment_id!r}",
+                advice="`till journal --json` shows their ids; a charge has your own --reference too.",
+            )
+        return journal.payment(payment_id)
+    return finding.charge(journal, reference or "")

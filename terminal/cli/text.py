@@ -19,7 +19,7 @@ STATES: dict[str, str] = {
     State.APPROVED: "approved",
     State.DECLINED: "declined",
     State.REFUSED: "refused by the host",
-    State.WITHDRAWN: "not sent",
+    State.WITHDRAWN: "not made",
     State.ABANDONED: "abandoned",
     State.REVERSING: "being taken back",
     State.CANCELED: "canceled",

@@ -152,7 +152,14 @@ def test_only_some_days(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [["--since", "yesterday"], ["--until", "2025-13-01"], ["--zone", "Europe/Nowhere"], ["--zone", "../x"]]
+    "words",
+    [
+        ["--since", "yesterday"],
+        ["--until", "2025-13-01"],
+        ["--zone", "Europe/Nowhere"],
+        ["--zone", "../x"],
+        ["--since", "2025-12-14", "--until", "2025-12-13"],
+    ],
 )
 def test_days_that_are_none(shop: Shop, words: list[str]) -> None:
     assert shop.till("reconcile", *words)[0] == 2
@@ -274,7 +281,10 @@ def test_resolving_shows_what_became_of_each(shop: Shop) -> None:
     ],
 )
 def test_resolving_what_is_not_there(shop: Shop, words: list[str]) -> None:
-    assert shop.till("resolve", *words)[0] == 2
+    code, told = shop.till("resolve", *words)
+    assert code == 2
+    if told[-1]["error"] == "PaymentRefused":
+        assert "till journal" in told[-1]["advice"]
 
 
 def test_a_person_decides(shop: Shop) -> None:
@@ -289,6 +299,8 @@ def test_a_person_decides(shop: Shop) -> None:
     code, told_ = shop.till("resolve", payment_id, "--as", "not-taken", "--by", "Anna")
     assert (code, told_[0]["payment"]["state"]) == (0, "withdrawn")
     assert told_[0]["payment"]["note"].startswith("Anna")
+    code, (refused,) = shop.till("resolve", payment_id, "--as", "not-taken", "--by", "Anna")
+    assert (code, refused["advice"]) == (2, "It is over already.")
 
 
 def test_outcomes_are_given_until_they_are_acknowledged(shop: Shop) -> None:

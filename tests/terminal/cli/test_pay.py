@@ -458,6 +458,15 @@ def test_what_to_do_next(
     assert told in capsys.readouterr().out
 
 
+def test_why_it_was_in_doubt_is_not_told_once_it_is_over(
+    till: Till, scripted: Scripted, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for state, told in ((State.IN_DOUBT, True), (State.CANCELED, False)):
+        scripted.ends = replace(CHARGE, state=state, message="pos/charge: no answer in time")
+        till("charge", "12.50")
+        assert ("no answer in time" in capsys.readouterr().out) is told
+
+
 def test_a_decline_is_told_with_its_reason(
     till: Till, scripted: Scripted, capsys: pytest.CaptureFixture[str]
 ) -> None:
