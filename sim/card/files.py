@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -144,14 +145,15 @@ class CardFile(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def track2(self) -> Track2 | None:
-        """What its foremost application says in tag 57, or in 5A and 5F24; None where none of them does."""
+        """What its foremost application says in tag 57, or in 5A and 5F24; None where none says what can be one."""
         for one in sorted((*self.contact, *self.contactless), key=lambda one: one.priority):
             found = one.objects
-            if 0x57 in found:
-                return Track2.decode(found[0x57])
-            if 0x5A in found:
-                service_code = found.get(0x5F30, b"").hex()[1:]
-                return Track2(found[0x5A].hex().rstrip("f"), found[0x5F24].hex()[:4], service_code)
+            with suppress(CardError):  # a card may be there to be refused
+                if 0x57 in found:
+                    return Track2.decode(found[0x57])
+                if 0x5A in found:
+                    date, service_code = found.get(0x5F24, b"").hex()[:4], found.get(0x5F30, b"").hex()[1:]
+                    return Track2(found[0x5A].hex().rstrip("f"), date, service_code)
         return None
 
     @property

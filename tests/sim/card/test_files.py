@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from hw.atr import parse_atr
+from hw.card import EntryMode
+from hw.errors import CardError
 from hw.pan import check_pan
 from hw.stripe import TRACK_2, play
 from sim.card import CardFileError, card_file, inserted, names, stripe_of, tapped
 from terminal import guard
+from terminal.emv.read import read
+from tests.terminal.emv.asked import TOLD, run
 
 ONE = """
 about = "one"
@@ -88,6 +92,27 @@ def test_a_card_of_one_s_own(write):
         tapped(path)
     with pytest.raises(CardFileError, match="no contacts"):
         inserted("see-phone")
+
+
+@pytest.mark.parametrize(
+    "objects",
+    [
+        '57 = "4761739001010118D2812201"',  # its check digit
+        '57 = "4761739001010119D2813201"',
+        '57 = ""',
+        '5A = "4761739001010119"',  # no date
+        '5A = "4761739001010119"\n5F24 = ""',
+        '5A = "4761739001010119"\n5F24 = "281231"\n5F30 = "0DAB"',
+    ],
+)
+def test_a_card_whose_number_is_none_can_be_presented_and_is_refused(write, objects):
+    path = write(ONE.replace('57 = "4761739001010119D2812201"', objects))
+    card = inserted(path)
+    assert (card_file(path).track2, card.masked_pan) == (None, "")
+    with pytest.raises(CardFileError, match="no stripe"):
+        stripe_of(card_file(path))
+    with pytest.raises(CardError):
+        run(read(EntryMode.CHIP, TOLD), card.transmit)
 
 
 def test_an_unknown_name_is_told_the_known_ones():
