@@ -1,9 +1,10 @@
 """A terminal's disk on which the power may go: real files and the real SQLite, and what a disk may lose of them.
 
-Five operations: ``commit`` (a transaction of SQLite's, or a statement outside of one that writes), ``checkpoint``
+Six operations: ``commit`` (a transaction of SQLite's, or a statement outside of one that writes), ``checkpoint``
 (``PRAGMA wal_checkpoint``, and the one that SQLite does when the last connection closes), ``write`` in place,
-``sync``, and ``replace`` of a whole file. Each passes three moments of ``sim.power``: ``commit.before``,
-``commit.during``, ``commit.after``; and each may meet a rule (``sim.faults.disk``).
+``sync`` of a file or of a directory's names, ``rename``, and ``replace`` of a whole file. Each passes three moments
+of ``sim.power``: ``commit.before``, ``commit.during``, ``commit.after``; and each may meet a rule
+(``sim.faults.disk``).
 
 Once the power is gone every operation raises PowerCut, and a connection that is closed writes nothing any more.
 ``restart`` then does to the files what a disk may do to what was not synchronised, by the seed:
@@ -11,6 +12,7 @@ Once the power is gone every operation raises PowerCut, and a connection that is
 - a commit that was cut: the WAL ends at any byte of it, or goes on with zeros or noise (``sim.wal``);
 - a checkpoint that was cut: any of its sectors are in the database, the WAL is whole;
 - a write in place: kept, lost, or in part; each on its own, in any order;
+- a rename of which the directory is not synchronised: done or not; each on its own, in any order;
 - a replace that was cut: the old file, with or without a part of the new one beside it, or the new one.
 
 Nothing here is synchronised with the real disk, as only this object's memory says what is durable: SQLite is told
@@ -57,6 +59,16 @@ class _Write:
     """Its synchronisation has failed: no later one makes it durable."""
 
 
+@dataclass(slots=True)
+class _Rename:
+    """A rename of which the directory is not synchronised, and what had the new name before."""
+
+    path: Path
+    to: Path
+    replaced: bytes | None
+    never: bool = False
+
+
 class CrashDisk(Disk):
     """See the module. ``faults`` are the rules in force; ``lost`` says what the last ``restart`` took away."""
 
@@ -69,6 +81,7 @@ class CrashDisk(Disk):
         self._databases: dict[Path, Database] = {}
         self._writes: dict[Path, list[_Write]] = {}
         self._unconfirmed: dict[Path, bytes | None] = {}
+        self._renames: list[_Rename] = []
 
     # -- terminal.disk.Disk ---------------------------------------------------------------------------------
 
@@ -108,6 +121,8 @@ class CrashDisk(Disk):
         if isinstance(rule, FsyncFails):
             for write in self._writes.get(path, []):
                 write.never = True
+            for renamed in self._renamed_in(path):
+                renamed.never = True
             raise _os_error(rule, path)
         self._moment("sync", "during", rule)
         left = [write for write in self._writes.pop(path, []) if write.never]
@@ -115,7 +130,21 @@ class CrashDisk(Disk):
             self._writes[path] = left
         for confirmed in [file for file in self._unconfirmed if file.parent == path]:
             del self._unconfirmed[confirmed]
+        self._synchronised_names(path)
         self._moment("sync", "after", rule)
+
+    def rename(self, path: Path, to: Path) -> None:
+        """Give a file another name."""
+        rule = self._begin("rename", path)
+        self._refuse(rule, path, FsyncFails)
+        replaced = to.read_bytes() if to.exists() else None
+        super().rename(path, to)
+        self._writes.pop(to, None)
+        if path in self._writes:
+            self._writes[to] = self._writes.pop(path)
+        self._renames.append(_Rename(path, to, replaced))
+        self._moment("rename", "during", rule)
+        self._moment("rename", "after", rule)
 
     def replace(self, path: Path, data: bytes) -> None:
         """Make or replace the whole file."""
@@ -133,6 +162,7 @@ class CrashDisk(Disk):
         super().replace(path, data)
         self._writes.pop(path, None)
         self._unconfirmed.pop(path, None)
+        self._synchronised_names(path.parent)
         self._moment("replace", "after", rule)
 
     # -- after the power has gone ---------------------------------------------------------------------------
@@ -153,7 +183,8 @@ class CrashDisk(Disk):
         if lose:
             self._lose_writes()
             self._lose_replaced()
-        self._databases, self._writes, self._unconfirmed = {}, {}, {}
+            self._lose_renames()
+        self._databases, self._writes, self._unconfirmed, self._renames = {}, {}, {}, []
         self._everything = False
 
     def _lose_writes(self) -> None:
@@ -193,6 +224,26 @@ class CrashDisk(Disk):
                 path.unlink(missing_ok=True)
             else:
                 path.write_bytes(old)
+
+    def _lose_renames(self) -> None:
+        self._renames = [one for one in self._renames if one.to.exists()]
+        for one in reversed(self._renames):
+            os.replace(one.to, one.path)
+            if one.replaced is not None:
+                one.to.write_bytes(one.replaced)
+        for one in self._renames:
+            if not self._everything and self._coin() and one.path.exists():
+                os.replace(one.path, one.to)
+            else:
+                self.lost.append(f"{one.path.name}: not renamed to {one.to.name}")
+
+    def _renamed_in(self, folder: Path) -> list[_Rename]:
+        return [one for one in self._renames if one.path.parent == folder]
+
+    def _synchronised_names(self, folder: Path) -> None:
+        """What the directory says is durable."""
+        durable = [one for one in self._renamed_in(folder) if not one.never]
+        self._renames = [one for one in self._renames if one not in durable]
 
     # -- an operation ---------------------------------------------------------------------------------------
 

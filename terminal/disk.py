@@ -53,6 +53,11 @@ class Disk:
         finally:
             os.close(descriptor)
 
+    def rename(self, path: Path, to: Path) -> None:
+        """Give a file another name in its directory, in place of what has that name; durable only after the
+        directory is synchronised."""
+        os.replace(path, to)
+
     def replace(self, path: Path, data: bytes) -> None:
         """Make or replace the whole file, durably: at every moment the old one or the new one is there, entire.
 
@@ -61,6 +66,7 @@ class Disk:
         """
         new = path.with_name(path.name + ".new")
         with _directory(path.parent) as directory:
+            new.unlink(missing_ok=True)  # a power cut has left it
             try:
                 _write_new(new, data)
                 os.replace(new, path)

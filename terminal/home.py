@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from terminal import guard
+from terminal import guard, journal_swap
 from terminal import settings as settings_file
 from terminal.climb import RECORD, provisioned_record
 from terminal.clock import Random
@@ -172,6 +172,7 @@ def _zmk(document: DeviceDocument, url: str, components: tuple[Component, ...], 
 
 def _new_journal(path: Path, journal_id: str, disk: Disk, random: Random) -> None:
     """An empty journal, in place of the empty one of a provisioning that was cut short."""
+    journal_swap.settle(path, disk, random)
     if path.exists():
         if not is_blank(path) and _holds_payments(path):
             raise JournalError(

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from terminal import journal_gaps
+from terminal import journal_gaps, journal_swap
 from terminal.clock import Random, parse_rfc3339, rfc3339, system_random
 from terminal.disk import REAL, Disk
 from terminal.errors import JournalDamaged, JournalError, JournalUnwritable
@@ -119,8 +119,10 @@ class Journal:
     ) -> Journal:
         """The journal at ``path``, for writing; it must be the one with ``journal_id`` where that is given.
 
-        ``at_least`` is the number of a record that it is known to have had. Raises JournalDamaged (missing,
-        truncated, not ours, older than that, chain broken since the last checkpoint) or JournalTooNew.
+        ``at_least`` is the number of a record that it is known to have had. Where it was being set aside and that
+        was cut short, it is finished or undone first (``journal_swap``). Raises JournalDamaged (missing, truncated,
+        journal_swap.settle(path, disk, random)
+        not ours, older than that, chain broken since the last checkpoint) or JournalTooNew.
         """
         if not path.is_file():
             raise JournalDamaged(
@@ -135,6 +137,11 @@ class Journal:
         return journal
 
     @classmethod
+        if journal_swap.is_under_way(path):
+            raise JournalDamaged(
+                f"{path} is being set aside",
+                advice="Where that was cut short, `till journal --set-aside` finishes it, as does every start.",
+            )
     def read(cls, path: Path) -> Journal:
         """The journal for looking only, also while a terminal writes it."""
         if not path.is_file():

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sqlite3
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from terminal import side_store
+from terminal import journal_swap, side_store
 from terminal.clock import Random, system_random
 from terminal.disk import REAL, Disk
-from terminal.errors import JournalError, JournalUnwritable
+from terminal.errors import JournalDamaged, JournalError
 from terminal.journal import Journal
 from terminal.journal_chain import (
     Broken,
@@ -28,7 +27,8 @@ from terminal.journal_chain import (
     walk,
 )
 from terminal.journal_compaction import kept_digest, read_base
-from terminal.journal_file import APPLICATION_ID, FORMAT, keys_path, translated
+from terminal.journal_file import APPLICATION_ID, FORMAT, checked_id, keys_path, translated
+from terminal.journal_swap import Plan
 from terminal.payment import OPEN, Payment
 
 _CHUNK: Final = 1024 * 1024
@@ -39,13 +39,15 @@ _MAX_REST: Final = 10**9  # records: beyond that, a number is itself damaged
 class SetAside:
     """What came of it.
 
-    ``moved`` are the old files where they are now; ``records`` is how many were proved, ``breaks_at`` the number of
+    ``moved`` are the old files where they are now, and ``report`` is where this stands beside them, but for the
+    payments; ``records`` is how many were proved, ``breaks_at`` the number of
     the first that was not (0: the chain holds to its end) and ``why``; ``carried`` are the payments of the new
     journal, of which ``unresolved`` are open; ``unproved`` are the ids of payments that the rest of the old journal
     speaks of: look at these by hand, with the host.
     """
 
     moved: tuple[Path, ...]
+    report: Path
     records: int
     breaks_at: int
     why: str
@@ -82,38 +84,86 @@ def set_aside(
     The new one's first record names the SHA-256 of the old file, and where its chain breaks; every payment that the
     chain proves up to there follows, and its sealed request where that can still be opened. Records are numbered
     on from the last that the old journal had or should have had (``at_least``, from the vault). The old keys are
-    destroyed then: what was sealed is kept once. Only while nobody else has the journal open. Raises JournalError
-    where there is none, JournalUnwritable.
+    destroyed then: what was sealed is kept once. A power cut leaves one of the two (``journal_swap``); where an
+    earlier call was cut short with the new one complete, this one finishes it and does nothing else. Only while
+    nobody else has the journal open. Raises JournalError where there is none, JournalTooNew where nothing is wrong
+    with it but that a newer version wrote it, JournalUnwritable.
     """
+    plan = journal_swap.settle(path, disk, random)
+    if plan is not None:
+        with contextlib.closing(Journal.read(path)) as journal:
+            return _told(path, plan, tuple(journal.payments()))
     if not path.is_file():
         raise JournalError(f"{path} is missing: there is nothing to set aside", advice="Restore it from a copy.")
+    _refuse_newer(path)
     with translated(path):
         proved = _proved(path, journal_id, disk)
-        digest = _digest(path)
-        moved = _move(path, now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ"), disk)
-    journal = Journal.create(path, journal_id, after=max(at_least, proved.last), disk=disk, random=random)
-    with contextlib.closing(journal):
+        aside = journal_swap.aside_name(path, now.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ"))
         facts = {
-            "file": moved[0].name,
-            "sha256": digest,
+            "file": aside,
+            "sha256": _digest(path),
             "records": proved.records,
             "digest": proved.digest.hex(),
             "breaks_at": proved.breaks_at,
         }
-        journal.carry(facts, [(known, proved.requests.get(name)) for name, known in proved.known.items()], now)
-        carried = tuple(journal.payments())
-    _destroy_keys(moved, disk, random)
-    with translated(path):
-        disk.sync(path.parent)
-    return SetAside(
-        moved=moved,
+        after = max(at_least, proved.last)
+        carried = _begin(path, journal_id, after, facts, proved, now, disk, random)
+    plan = Plan(
+        aside=aside,
+        sides=journal_swap.sides_of(path),
         records=proved.records,
         breaks_at=proved.breaks_at,
         why=proved.why,
-        carried=carried,
-        unresolved=tuple(payment for payment in carried if payment.state in OPEN),
         unproved=tuple(sorted(proved.unproved)),
     )
+    journal_swap.swap(path, plan, disk, random)
+    return _told(path, plan, carried)
+
+
+def _begin(
+    path: Path,
+    journal_id: str,
+    after: int,
+    facts: dict[str, Any],
+    proved: _Proved,
+    now: datetime,
+    disk: Disk,
+    random: Random,
+) -> tuple[Payment, ...]:
+    """Make the new journal of ``path``, whole and durable; what it took over."""
+    new = journal_swap.next_path(path)
+    try:
+        with contextlib.closing(Journal.create(new, journal_id, after=after, disk=disk, random=random)) as journal:
+            taken = [(known, proved.requests.get(name)) for name, known in proved.known.items()]
+            journal.carry(facts, taken, now)
+            carried = tuple(journal.payments())
+        journal_swap.complete(new, disk)
+    except JournalError:
+        journal_swap.discard(path)
+        raise
+    return carried
+
+
+def _told(path: Path, plan: Plan, carried: tuple[Payment, ...]) -> SetAside:
+    return SetAside(
+        moved=plan.moved(path.parent),
+        report=plan.report(path.parent),
+        records=plan.records,
+        breaks_at=plan.breaks_at,
+        why=plan.why,
+        carried=carried,
+        unresolved=tuple(payment for payment in carried if payment.state in OPEN),
+        unproved=plan.unproved,
+    )
+
+
+def _refuse_newer(path: Path) -> None:
+    with contextlib.suppress(sqlite3.Error, JournalDamaged), contextlib.closing(_looking(path)) as db:
+        checked_id(path, db, None)
+
+
+def _looking(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
 
 
 def _proved(path: Path, journal_id: str, disk: Disk) -> _Proved:
@@ -121,7 +171,7 @@ def _proved(path: Path, journal_id: str, disk: Disk) -> _Proved:
     found = _Proved(digest=first_digest(journal_id))
     db: sqlite3.Connection | None = None
     try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        db = _looking(path)
         _read(db, journal_id, found)
     except Broken as broken:
         found.breaks_at, found.why = broken.seq, str(broken)
@@ -180,36 +230,9 @@ def _read_requests(db: sqlite3.Connection, path: Path, disk: Disk, found: _Prove
             found.requests[payment_id] = request
 
 
-def _destroy_keys(moved: tuple[Path, ...], disk: Disk, random: Random) -> None:
-    for path in moved:
-        if path.name.endswith("-keys"):
-            disk.write(path, 0, random(path.stat().st_size))
-            disk.sync(path)
-
-
 def _digest(path: Path) -> str:
     whole = hashlib.sha256()
     with path.open("rb") as file:
         while part := file.read(_CHUNK):
             whole.update(part)
     return whole.hexdigest()
-
-
-def _move(path: Path, when: str, disk: Disk) -> tuple[Path, ...]:
-    """The database last: while it is there, it can be set aside again."""
-    target = path.with_name(f"{path.name}.damaged-{when}")
-    if target.exists():
-        raise JournalUnwritable(f"{target} exists already", advice="Wait a second, then try again.")
-    pairs = [
-        (keys_path(path), target.with_name(target.name + "-keys")),
-        (path.with_name(path.name + "-shm"), target.with_name(target.name + "-shm")),
-        (path.with_name(path.name + "-wal"), target.with_name(target.name + "-wal")),
-        (path, target),
-    ]
-    moved = []
-    for source, aim in pairs:
-        if source.exists():
-            os.replace(source, aim)
-            moved.append(aim)
-    disk.sync(path.parent)
-    return tuple(reversed(moved))

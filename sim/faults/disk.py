@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from sim.faults.grammar import Match, Rule
 
-Operation = Literal["commit", "checkpoint", "write", "sync", "replace"]
+Operation = Literal["commit", "checkpoint", "write", "sync", "rename", "replace"]
 """What a disk is asked to do (``sim.disk``)."""
 
 

@@ -110,6 +110,7 @@ def _facts_of(done: SetAside) -> dict[str, Any]:
     return {
         "event": "result",
         "moved": [str(path) for path in done.moved],
+        "report": str(done.report),
         "records": done.records,
         "breaks_at": done.breaks_at or None,
         "why": done.why,
@@ -137,6 +138,7 @@ def _told(done: SetAside) -> list[str]:
             "idempotency key is the id)"
         )
         text += [f"  {payment_id}" for payment_id in done.unproved]
+        text.append(f"these stand in {done.report}, too")
     text.append("Next: till reconcile")
     return text
 

@@ -336,6 +336,86 @@ class TestReplacing:
         assert seen == {(True, b"new"), (True, b"old"), (False, b"old")}
 
 
+class TestRenaming:
+    def named(self, folder: Path, seed: int = 7) -> Machine:
+        (folder / "old").write_bytes(b"old")
+        (folder / "new").write_bytes(b"new")
+        return Machine(folder, seed)
+
+    def found(self, machine: Machine) -> dict[str, bytes]:
+        machine.disk.restart()
+        return {file.name: file.read_bytes() for file in machine.path.parent.iterdir()}
+
+    def test_without_its_directory_synchronised_it_is_done_or_not(self, tmp_path: Path) -> None:
+        ends = set()
+        for seed in SEEDS:
+            (folder := tmp_path / str(seed)).mkdir()
+            machine = self.named(folder, seed)
+            machine.disk.rename(folder / "old", folder / "aside")
+            machine.disk.rename(folder / "new", folder / "old")
+            machine.power.off()
+            ends.add(tuple(sorted(self.found(machine).items())))
+        assert ends == {
+            (("new", b"new"), ("old", b"old")),
+            (("aside", b"old"), ("new", b"new")),
+            (("aside", b"old"), ("old", b"new")),
+            (("old", b"new"),),  # the second one without the first: what it replaced is lost
+        }
+
+    @pytest.mark.parametrize("how", ["sync", "replace"])
+    def test_with_it_synchronised_it_is_done(self, tmp_path: Path, how: str) -> None:
+        machine = self.named(tmp_path)
+        machine.disk.rename(tmp_path / "new", tmp_path / "old")
+        if how == "sync":
+            machine.disk.sync(tmp_path)
+        else:
+            machine.disk.replace(tmp_path / "other", b"")  # which synchronises the directory
+        machine.power.off()
+        assert self.found(machine).get("old") == b"new"
+        assert machine.disk.lost == []
+
+    def test_what_it_replaced_comes_back_whole(self, tmp_path: Path) -> None:
+        machine = self.named(tmp_path)
+        machine.faults(cut("", "sync", do="lost"))
+        machine.disk.rename(tmp_path / "new", tmp_path / "old")
+        with pytest.raises(PowerCut):
+            machine.disk.sync(tmp_path)
+        assert self.found(machine) == {"new": b"new", "old": b"old"}
+        assert machine.disk.lost == ["new: not renamed to old"]
+
+    def test_a_write_that_is_not_synchronised_goes_with_the_file(self, tmp_path: Path) -> None:
+        machine = self.named(tmp_path)
+        machine.disk.write(tmp_path / "new", 0, b"NEW")
+        machine.disk.rename(tmp_path / "new", tmp_path / "old")
+        machine.disk.sync(tmp_path)
+        machine.faults(cut("", "sync", do="lost"))
+        with pytest.raises(PowerCut):
+            machine.disk.sync(tmp_path / "old")
+        assert self.found(machine) == {"old": b"new"}
+
+    def test_after_a_synchronisation_that_failed_no_later_one_makes_it_durable(self, tmp_path: Path) -> None:
+        ends = set()
+        for seed in SEEDS:
+            (folder := tmp_path / str(seed)).mkdir()
+            machine = self.named(folder, seed)
+            machine.disk.rename(folder / "new", folder / "aside")
+            machine.faults({"do": "fsync_fails", "match": {"op": "sync", "nth": 1}})
+            with pytest.raises(OSError, match="Input/output"):
+                machine.disk.sync(folder)
+            machine.disk.sync(folder)
+            machine.power.off()
+            ends.add("aside" in self.found(machine))
+        assert ends == {True, False}
+
+    @pytest.mark.parametrize("do", ["full", "read_only", "fsync_fails"])
+    def test_a_disk_may_refuse_it(self, tmp_path: Path, do: str) -> None:
+        machine = self.named(tmp_path)
+        machine.faults({"do": do, "match": {"op": "rename"}})
+        with pytest.raises(OSError, match=r"space|Read-only|Input"):
+            machine.disk.rename(tmp_path / "new", tmp_path / "old")
+        assert self.found(machine) == {"new": b"new", "old": b"old"}
+
+
 class TestWhatADiskRefuses:
     @pytest.mark.parametrize(
         ("do", "code", "number"),
@@ -421,6 +501,7 @@ class TestTheDead:
             lambda: machine.disk.write(path, 0, b"x"),
             lambda: machine.disk.sync(path),
             lambda: machine.disk.replace(path, b"x"),
+            lambda: machine.disk.rename(path, path.with_name("gone")),
         ):
             with pytest.raises(PowerCut):
                 work()

@@ -21,9 +21,12 @@ from terminal.crypto.ceremony import Component
 from terminal.crypto.kcv import aes_kcv
 from terminal.crypto.keystore import Keystore, Role
 from terminal.crypto.vault import CredentialFile, Secret, Vault
-from terminal.errors import JournalDamaged, LiveGuardError, TillError
+from terminal.disk import Disk
+from terminal.errors import JournalDamaged, JournalError, JournalUnwritable, LiveGuardError, TillError
 from terminal.journal import Journal
+from terminal.journal_care import set_aside
 from terminal.terminal import Terminal
+from tests.terminal.test_journal import NOON, charge
 
 SIMULATOR, LIVE = "http://127.0.0.1:8080", "https://pos.example"
 ZMK = b"Canary-zmk-that-sings-32-bytes!!"
@@ -182,6 +185,27 @@ def test_what_is_not_a_journal_is_left_alone(tmp_path: Path, secret: Secret) -> 
         provision(home, secret)
     assert not (home / "vault").exists()
     assert (home / "journal.db").read_bytes().startswith(b"somebody's notes")
+
+
+def test_payments_of_a_journal_that_was_half_set_aside_are_not_provisioned_over(
+    tmp_path: Path, secret: Secret
+) -> None:
+    class Stuck(Disk):
+        def rename(self, path: Path, to: Path) -> None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    home = tmp_path / "home"
+    home.mkdir()
+    path = home / "journal.db"
+    with contextlib.closing(Journal.create(path, "j1")) as journal:
+        journal.begin(charge(), None)
+    with pytest.raises(JournalUnwritable):
+        set_aside(path, "j1", now=NOON, disk=Stuck())
+    path.rename(home / "journal.db.damaged-20251213T120000Z")  # as far as it came
+    with pytest.raises(JournalError, match="holds payments"):
+        provision(home, secret)
+    with contextlib.closing(Journal.open(path)) as journal:
+        assert [payment.id for payment in journal.payments()] == [charge().id]
 
 
 def test_a_terminal_whose_zmk_came_in_the_clear_opens_for_a_simulator_only(tmp_path: Path, secret: Secret) -> None:

@@ -366,6 +366,9 @@ def test_the_disk_replaces_whole_files_and_says_what_is_not_confirmed(tmp_path, 
     with pytest.raises(Unconfirmed):
         disk.replace(path, b"new")
     assert disk.read(path) == b"new"
+    (tmp_path / "file.new").write_bytes(b"what a power cut has left of an earlier one")
+    disk.replace(path, b"older")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 # -- set aside ------------------------------------------------------------------------------------------------

@@ -282,7 +282,7 @@ def test_a_damaged_journal_is_set_aside_whole(book: Path, capsys: pytest.Capture
     (result,) = told(capsys)
     assert (result["records"], result["breaks_at"], result["payments"]) == (3, 4, 2)
     assert [payment["id"] for payment in result["unresolved"]] == ["p2"]
-    assert all(Path(path).exists() for path in result["moved"])
+    assert all(Path(path).exists() for path in [*result["moved"], result["report"]])
     assert main(["journal", "--verify", "--home", str(book)]) == 0
     assert "ch_1" in capsys.readouterr().out
 
@@ -297,6 +297,7 @@ def test_setting_aside_says_what_is_carried_on_and_what_to_look_at(
     assert "1 record proved, up to record 2" in out
     assert "the new journal begins with 1 payment of it" in out
     assert "  p2" in out
+    assert "-report, too" in out
     assert "Next: till reconcile" in out
 
 
