@@ -128,6 +128,19 @@ def _mask(data: bytearray, start: int, end: int, depth: int) -> None:
             data[first:last] = MASKS[tag](bytes(data[first:last]))
         elif Tlv(tag, b"").constructed:
             _mask(data, first, last, depth + 1)
+        else:
+            data[first:last] = masked_value(bytes(data[first:last]))
+
+
+_SHAPE: Final = re.compile(r"[2-6][0-9]{11,18}(?:d[0-9]*)?f*")
+
+
+def masked_value(value: bytes) -> bytes:
+    """An object's value that is none of `MASKS`: masked where it looks like a number or a track all the same."""
+    shown, text = masked_digits(value), value.hex()
+    if shown == value and _SHAPE.fullmatch(text):
+        return _track2(value) if "d" in text else _digits(value)
+    return shown
 
 
 def masked_command(apdu: bytes) -> bytes:

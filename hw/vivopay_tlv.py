@@ -152,7 +152,7 @@ def _tag_size(data: bytes, at: int) -> int:
 
 
 def _length(data: bytes, at: int) -> tuple[Cover, int, int]:
-    if at == len(data):
+    if at >= len(data):
         raise ProtocolError("the reader's data breaks off before a length")
     first, at = data[at], at + 1
     if first < 0x80:

@@ -14,7 +14,7 @@ from hw import vivopay_msr as msr
 from hw.apdu import Command
 from hw.atr import parse_atr
 from hw.errors import FramingError, ProtocolError, ReaderError
-from hw.masking import MASKS, masked_command, masked_digits, masked_response, masked_text, masked_tracks
+from hw.masking import MASKS, masked_command, masked_response, masked_text, masked_tracks, masked_value
 from hw.trace import Language
 from hw.vivopay_frames import (
     COMMANDS,
@@ -34,8 +34,10 @@ from hw.vivopay_status import status_text
 from hw.vivopay_tlv import KSN, MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
 
-_HARMLESS: Final = 5
-"""Bytes of data that may stand as they are where no objects are found: no number of a card fits."""
+_HARMLESS: Final = 3
+"""Bytes that may stand as they are wherever they are: six digits of a number may be shown."""
+_LIGHTS: Final = 4
+"""Bytes that say a message, beeps, a light, and whether it is on."""
 _SETTING: Final = 10
 """Bytes of a setting of the maker's own that may stand as they are: a key's serial number, a time, a limit."""
 _UIDS: Final = (4, 7, 10)
@@ -46,8 +48,11 @@ _ASKS_FOR_A_PIN: Final = (0x61, 0x02)
 _ASCII: Final = frozenset((*TRACK_1, *TRACK_2, 0x58, 0x5F21, 0x5F22, 0x5F23, 0xDF812A, 0xDF812B))
 """Tags whose values are tracks in ASCII, or parts of them."""
 _SECRET: Final = _ASCII | {MSR, *MASKS}
-_OFFSETS: Final = {0x02: (1, 0), 0x03: (1, 0, 5), 0x04: (0,), 0x60: (2, 3, 1, 0, 4, 5)}
-"""Where the objects may begin in a command's data and in its answer's, likely places first."""
+_OFFSETS: Final = {0x02: (1, 0), 0x03: (1, 0), 0x04: (0,), 0x60: (2, 0, 1)}
+"""Command -> where the objects may begin in its data and in its answer's, likely places first."""
+_START: Final = (0x60, 0x10)
+"""Contact: whether a swipe will do, and two times, come before the objects."""
+_TIMES: Final = 5
 
 
 def describe(frame: bytes) -> str:
@@ -91,8 +96,10 @@ def _masked_data(message: Message, command: bool) -> bytes:
         return _passed_through(message.code, data, command)
     if (message.command, message.code) == _ASKS_FOR_A_PIN:
         return bytes(len(data))
-    if message.command in _SPOKEN and _is_text(data):
+    if message.command in _SPOKEN and (_is_text(data) or len(data) <= _LIGHTS):
         return masked_tracks(data)
+    if command and (message.command, message.code) == _START:
+        return data[:_TIMES] + _masked_somewhere(data[_TIMES:], (0,))
     return _masked_somewhere(data, _OFFSETS.get(message.command, ()))
 
 
@@ -163,7 +170,7 @@ def _value(one: Span, value: bytes) -> bytes:
         return MASKS[one.tag](value)
     if is_own(one.tag) and one.tag != KSN and len(value) > _SETTING:
         return masked_tracks(value) if _is_text(value) else bytes(len(value))
-    return masked_digits(value)
+    return masked_value(value)
 
 
 _HIDDEN: Final = re.compile(r"[0-9]{0,6}c{2,}[0-9]{0,4}(?:d[0-9]{0,7}c*)?f*")

@@ -137,6 +137,21 @@ def test_of_text_that_nobody_can_read_nothing_stays_but_what_separates_it(data: 
     assert set(blanked_text(data)) <= set(b"0%;+?\x02\x03\r\x10\x1b")
 
 
+@pytest.mark.parametrize("tag", [0x17, 0x9F26, 0xDF20])
+@pytest.mark.parametrize(
+    ("value", "masked"),
+    [
+        ("4761739001010119", "4761730000010119"),
+        ("4761739001010119d28122011000012300000f", "4761730000010119d28122010000000000000f"),
+        (b";4761739001010119=2812?".hex(), b";0000000000000000=2812?".hex()),
+        ("000000001250", "000000001250"),
+        ("1122334455667788", "1122334455667788"),
+    ],
+)
+def test_what_looks_like_a_number_is_one_in_any_tag(tag, value, masked):
+    assert masked_objects(Tlv(tag, bytes.fromhex(value)).encode()) == Tlv(tag, bytes.fromhex(masked)).encode()
+
+
 @pytest.mark.parametrize("ins", ["d6", "dc", "e2", "da", "20"])
 def test_what_is_written_to_a_card_is_nobody_s(ins: str) -> None:
     assert masked_command(bytes.fromhex(f"00{ins}00000a5a084761739001010119")).hex() == f"00{ins}00000a" + "00" * 10

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hw import tlv as ber
@@ -70,7 +70,15 @@ def test_objects_are_read_as_they_were_written(items: tuple[Item, ...]) -> None:
     assert parse_items(encode(items)) == items
 
 
-@given(data=st.binary(max_size=60) | st.binary(max_size=60).map(lambda rest: b"\xff\xee\x01" + rest))
+@given(
+    data=st.binary(max_size=60)
+    | st.binary(max_size=60).map(lambda rest: b"\xff\xee\x01" + rest)
+    | st.lists(st.sampled_from([b"\xe3", b"\xff", b"\xe0", b"\xdf", b"\xee", b"\x01", b"\xc1"]), max_size=6).map(
+        b"".join
+    )
+)
+@example(data=b"\xe3")
+@example(data=b"\x9c\x01\x00\xe3")
 def test_any_bytes_are_objects_or_a_protocol_error(data: bytes) -> None:
     with suppress(ProtocolError):
         list(walk(parse_items(data)))
