@@ -207,20 +207,23 @@ class Whereabouts:
     def __init__(self, line: str) -> None:
         self._line = line
         self._path, _, self._options = line.partition("?")
+        self._last = self._path
         self._port: Port | None = None
 
     def seen(self) -> None:
-        """It is open: remember which device that is."""
-        if self._path.startswith("/"):
-            self._port = port_at(self._path, ports())
+        """The line that was last said to be it is open: remember which device that is."""
+        if self._last.startswith("/"):
+            self._port = port_at(self._last, ports()) or self._port
 
     def now(self) -> str:
         """The line to open; raises LineError where its name is another device's by now."""
+        self._last = self._path
         if self._port is None or self._port.vid is None:
             return self._line
         found = ports()
         again = found_again(self._port, found)
         if again is not None and again.path != os.path.realpath(self._path):
+            self._last = again.path
             return f"{again.path}?{self._options}" if self._options else again.path
         if again is None and (other := port_at(self._path, found)) is not None:
             raise LineError(f"{self._path}: another device has this name now, {other.what}")

@@ -192,15 +192,14 @@ class Reader(ABC):
         """
         if self._link is not None:
             return
-        line = self._whereabouts.now() if self._lost else self._line
-        link = await open_link(line, name=self.url)
+        link = await open_link(self._whereabouts.now(), name=self.url)
         try:
+            self._whereabouts.seen()
             await self._start(link)
         except BaseException:
             await link.close()
             raise
         self._link = link
-        self._whereabouts.seen()
         self._opened()
 
     def _opened(self) -> None:

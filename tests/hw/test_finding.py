@@ -133,8 +133,10 @@ def test_where_a_line_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
     assert where.now() == "/dev/ttyUSB0?baud=9600"
     where.seen()
     assert where.now() == "/dev/ttyUSB0?baud=9600"
-    there[:] = [Port("/dev/ttyUSB4", 0x0403, 0x6001, "A1", "1-1.4")]
-    assert where.now() == "/dev/ttyUSB4?baud=9600"
+    for path, socket in (("/dev/ttyUSB4", "1-1.4"), ("/dev/ttyUSB7", "1-1.3"), ("/dev/ttyUSB0", "1-1.2")):
+        there[:] = [Port(path, 0x0403, 0x6001, "A1", socket)]
+        assert where.now() == f"{path}?baud=9600"
+        where.seen()
     there[:] = []
     assert where.now() == "/dev/ttyUSB0?baud=9600"
     there[:] = [Port("/dev/ttyUSB0", 0x12D1, 0x1001, "C3", "1-1.2", "HUAWEI Mobile")]
