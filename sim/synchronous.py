@@ -116,6 +116,11 @@ class Till:
         result: T = self.world.run(self._asked(self._program, work))
         return result
 
+    def present(self, card: str = "visa") -> None:
+        """Somebody holds one of the cards of ``sim.reader.stripes``: whatever asks for a card next gets it."""
+        self.reader.cards.clear()
+        self.reader.cards.append(STRIPES[card])
+
     def charge(
         self,
         amount: Amount | str,
@@ -127,9 +132,8 @@ class Till:
     ) -> Payment:
         """Take money from one of the cards of ``sim.reader.stripes``, swiped or ``typed``. ``amount`` in text is in
         euros; ``more`` is what ``Terminal.charge`` takes besides."""
+        self.present(card)
         stripe = STRIPES[card]
-        self.reader.cards.clear()
-        self.reader.cards.append(stripe)
         given = ManualCard(stripe.pan, stripe.expiry) if typed else None
         wanted = amount if isinstance(amount, Amount) else Amount.parse(amount, "EUR")
         return self.run(self.terminal.charge(wanted, reference=reference, card=given, **more))
@@ -213,7 +217,9 @@ class Till:
             raise
 
     def _sent(self, request: httpx.Request) -> None:
-        self.history.add(self.world.loop.time(), "terminal", f"{request.method} {request.url.path}")
+        told = f"{request.method} {request.url.path}"
+        now = self.world.loop.time()
+        self.world.loop.call_soon(self.history.add, now, "terminal", told)  # after the events that came before it
 
     async def _listen(self, heard: AsyncIterator[events.Event]) -> None:
         async for event in heard:

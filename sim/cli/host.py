@@ -7,8 +7,12 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from sim.faults import AnyRule
 
 _LISTEN = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(?P<port>\d{1,5})")
 
@@ -32,7 +36,6 @@ def host(listen: str, data: Path | None, seed: int | None, faults: Path | None) 
     Prints `listening on http://HOST:PORT` once it is ready. Under /sim/ it gives out devices, shows its ledger and
     the recorded wire, and takes faults; that part answers to this machine only.
     """
-    from sim.faults import FaultError, parse
     from sim.host.hsm import HsmError
     from sim.host.ledger import LedgerError
     from sim.host.server import InUse, bind, open_host, serve
@@ -42,13 +45,13 @@ def host(listen: str, data: Path | None, seed: int | None, faults: Path | None) 
     name, port = _address(listen)
     with ExitStack() as stack:
         try:
-            rules = parse(faults.read_bytes(), toml=faults.suffix == ".toml") if faults else []
+            rules = _rules(faults) if faults else []
             listener = stack.enter_context(bind(name, port))
             if data is None:
                 data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="till-host-")))
                 click.echo(f"no --data: the ledger is in {data} and will be removed at the end", err=True)
             app = stack.enter_context(open_host(data, seed=seed, rules=rules))
-        except (FaultError, HsmError, InUse, LedgerError) as error:
+        except (HsmError, InUse, LedgerError) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
             raise click.ClickException(f"cannot listen on {listen} or use {data}: {error}") from None
@@ -60,6 +63,15 @@ def host(listen: str, data: Path | None, seed: int | None, faults: Path | None) 
             sys.stdout.flush()
 
         serve(app, listener, ready)
+
+
+def _rules(path: Path) -> list[AnyRule]:
+    from sim.faults import FaultError, parse
+
+    try:
+        return parse(path.read_bytes(), toml=path.suffix == ".toml")
+    except FaultError as error:
+        raise click.ClickException(f"{path}: {error}") from None
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -34,7 +34,7 @@ def prove(quick: bool, names: tuple[str, ...], depth: int | None, as_json: bool)
     known = {bounds.name: bounds for bounds in SEARCHES}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.UsageError(f"there is no search {unknown[0]!r} (there are: {', '.join(known)})")
+        raise click.UsageError(f"there is no search {unknown[0]!r} (there are: {', '.join(map(repr, known))})")
     wanted = names or (QUICK if quick else tuple(known))
     began, rows = time.monotonic(), list[dict[str, Any]]()
     broken = False

@@ -66,7 +66,7 @@ def soak(
     except DayError as error:
         raise click.ClickException(str(error)) from None
     with ExitStack() as stack:
-        file: TextIO | None = stack.enter_context(history.open("w")) if history else None
+        file: TextIO | None = stack.enter_context(_opened(history)) if history else None
         shown = sys.stderr.isatty() and not as_json
         bar = stack.enter_context(click.progressbar(length=day.payments, file=sys.stderr)) if shown else None
         done = lived(
@@ -82,6 +82,13 @@ def soak(
         sys.exit(VIOLATED)
     if done.report.missing:
         sys.exit(NOT_ENOUGH)
+
+
+def _opened(history: Path) -> TextIO:
+    try:
+        return history.open("w")
+    except OSError as error:
+        raise click.BadParameter(f"{history}: {error.strerror}", param_hint="--history") from None
 
 
 def _planned(seed: int, payments: int, faults: str, *, lookup: bool) -> Day:
@@ -101,7 +108,7 @@ def _planned(seed: int, payments: int, faults: str, *, lookup: bool) -> Day:
     except OSError as error:
         raise click.BadParameter(f"{faults}: {error.strerror}", param_hint="--faults") from None
     except FaultError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(f"{path}: {error}") from None
     import msgspec
 
     rules, disk = msgspec.to_builtins(parsed.rules), msgspec.to_builtins(parsed.disk)

@@ -10,11 +10,11 @@ belong to every kind of rule:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, inspect
 
 from sim.seed import chance
 from terminal.clock import Random
@@ -101,9 +101,45 @@ def kind(rule: Rule) -> str:
 
 
 def decode(document: bytes | str, shape: type[S], *, toml: bool = False) -> S:
-    """A document of rules in JSON or TOML; FaultError on an unknown word or a value that makes no sense."""
+    """A document of rules in JSON or TOML; FaultError on an unknown word, with those that are known, or on a value
+    that makes no sense."""
+    decoder = msgspec.toml.decode if toml else msgspec.json.decode
     try:
-        decoder = msgspec.toml.decode if toml else msgspec.json.decode
-        return decoder(document, type=shape)
+        try:
+            return decoder(document, type=shape)
+        except msgspec.ValidationError:
+            for where, word, words in _strange(inspect.type_info(shape), decoder(document), ""):
+                raise FaultError(f"faults: {where}{word!r} is unknown (one of {', '.join(words)})") from None
+            raise
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise FaultError(f"faults: {error}") from None
+
+
+def _strange(kind: inspect.Type, value: Any, where: str) -> Iterator[tuple[str, str, list[str]]]:
+    """The words of a document that no rule knows: where each stands, the word, and those that may stand there."""
+    match kind, value:
+        case inspect.ListType(), list():
+            for number, each in enumerate(value):
+                yield from _strange(kind.item_type, each, f"{where.removesuffix(': ')}[{number}]: ")
+        case inspect.UnionType(), dict():
+            rules = {str(rule.tag): rule for rule in kind.types if isinstance(rule, inspect.StructType)}
+            if (word := value.get("do")) in rules:
+                yield from _strange(rules[word], value, where)
+            elif isinstance(word, str):
+                yield _below(where, "do"), word, sorted(rules)
+        case inspect.UnionType(), str():
+            for each in kind.types:
+                yield from _strange(each, value, where)
+        case inspect.StructType(), dict():
+            fields = {field.encode_name: field.type for field in kind.fields}
+            for name, inner in value.items():
+                if name in fields:
+                    yield from _strange(fields[name], inner, _below(where, name))
+                elif name != kind.tag_field:
+                    yield where, name, [*filter(None, [kind.tag_field]), *fields]
+        case inspect.LiteralType(), str() if value not in kind.values:
+            yield where, value, [str(each) for each in kind.values]
+
+
+def _below(where: str, name: str) -> str:
+    return f"{where.removesuffix(': ')}.{name}: ".removeprefix(".")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
 import sim.faults
-from sim.faults import PLACE, FaultError, Faults, Rule, Seen, kind, parse
+from sim.faults import PLACE, FaultError, Faults, Rule, Seen, kind, parse, parse_document
 from sim.faults.wire import CallRule
 from sim.host.wire import ConnectionCut
 from sim.seed import seeded
@@ -45,6 +46,25 @@ class TestWords:
     def test_an_unknown_one_is_refused(self, rule: dict[str, Any]) -> None:
         with pytest.raises(FaultError, match=r"^faults: "):
             parse(rules({"do": "cut"}, rule))
+
+    @pytest.mark.parametrize(
+        ("rule", "told"),
+        [
+            ({"do": "drop_anser"}, "rules[0].do: 'drop_anser' is unknown (one of cached_5xx, clock, "),
+            ({"do": "cut", "match": {"nht": 1}}, "rules[0].match: 'nht' is unknown (one of nth, times, "),
+            ({"do": "cut", "secs": 1}, "rules[0]: 'secs' is unknown (one of do, match)"),
+            ({"do": "drop_answer", "how": "cutt"}, "rules[0].how: 'cutt' is unknown (one of cut, silence)"),
+            (
+                {"do": "cut", "match": {"call": "chrage"}},
+                "rules[0].match.call: 'chrage' is no call (one of charge, ",
+            ),
+        ],
+    )
+    def test_a_typo_is_named_with_the_words_that_there_are(self, rule: dict[str, Any], told: str) -> None:
+        with pytest.raises(FaultError, match=re.escape(f"faults: {told}")):
+            parse(rules(rule))
+        with pytest.raises(FaultError, match=r"disk\[0\].match.op: 'comit' is unknown \(one of .*commit"):
+            parse_document('[[disk]]\ndo = "full"\nmatch = {op = "comit"}\n', toml=True)
 
     @pytest.mark.parametrize(
         "document", [b"", b"[]", b"{}", b'{"rules": 1}', b'{"rule": []}', b"\xff", b"rules = ["]

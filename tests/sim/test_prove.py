@@ -105,4 +105,4 @@ def test_the_command_ends_with_one_object_where_it_is_asked_to():
 def test_the_command_knows_its_searches():
     done = CliRunner().invoke(prove, ["--search", "nothing"])
     assert done.exit_code == 2
-    assert "there are: charge" in done.output
+    assert "there are: 'charge'" in done.output

@@ -223,7 +223,12 @@ class TestTheCommand:
         rules.write_text('{"rules": [{"do": "drop_anser"}]}')
         done = CliRunner().invoke(command.soak, ["--faults", str(rules)])
         assert done.exit_code == 1
-        assert "drop_anser" in done.output
+        assert f"{rules}: faults: rules[0].do: 'drop_anser' is unknown (one of " in done.output
+
+    def test_a_history_that_cannot_be_written_is_told_before_the_day_begins(self, tmp_path: Path) -> None:
+        file = tmp_path / "none" / "history"
+        done = CliRunner().invoke(command.soak, ["--payments", "1", "--history", str(file)])
+        assert (done.exit_code, str(file) in done.output) == (2, True)
 
     def test_a_violation_is_told_shrunk_and_written_as_a_file(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

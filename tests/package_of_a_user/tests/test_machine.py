@@ -12,9 +12,7 @@ PRICE = Amount(250, "EUR")
 @pytest.fixture
 def card(till_terminal):
     """Somebody holds a card."""
-    from sim.synchronous import STRIPES
-
-    till_terminal.reader.cards.append(STRIPES["visa"])
+    till_terminal.present("visa")
 
 
 def sell(till, sale="sale-1", works=True):

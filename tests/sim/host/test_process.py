@@ -130,4 +130,4 @@ def test_a_fault_file_with_a_typo(tmp_path: Path) -> None:
     path.write_text('{"rules": [{"do": "dealy", "seconds": 1}]}')
     result = CliRunner().invoke(host, ["--faults", str(path)])
     assert result.exit_code == 1
-    assert "dealy" in result.output
+    assert f"{path}: faults: rules[0].do: 'dealy' is unknown (one of " in result.output
