@@ -114,7 +114,7 @@ class Asking:
             offline = errand.stored is not None
             return self._heard(payment, Reply.UNREACHABLE, offline=offline, message=str(error))
         except HostRefused as refusal:
-            return await self._refused(what, errand, refusal, resigned=signer is None)
+            return await self._refused(what, errand, refusal, signer)
         except (HostError, CryptoError) as error:
             errand.error = error
             return self._heard(payment, Reply.SILENT, message=str(error))
@@ -137,13 +137,13 @@ class Asking:
 
         return (await self._client.charge(request.body, payment.id, signer, wanted)).as_answer()
 
-    async def _refused(self, what: Do, errand: Errand, refusal: HostRefused, *, resigned: bool) -> Heard:
+    async def _refused(self, what: Do, errand: Errand, refusal: HostRefused, signer: str | None) -> Heard:
         payment, doubt = what.payment, what.sent_before or refusal.in_doubt
         errand.error = refusal
         self._climb.heed(refusal)
         refused = Reply.SILENT if refusal.in_doubt else Reply.REFUSED
         try:
-            if await self._mended(refusal, errand.mended):
+            if await self._mended(refusal, errand.mended, older=self._client.has_newer_than(signer)):
                 if _cause(refusal) == SUPERSEDED:
                     return self._heard(payment, Mended.KEYS, doubt=refusal.in_doubt)
                 return self._heard(payment, Mended.CLOCK, doubt=True)
@@ -161,7 +161,7 @@ class Asking:
             return self._heard(payment, Reply.SILENT, message=refusal.host_message)
         proved = refusal.status in JUDGED or (what.act is Act.FORWARD and refusal.status == UNREADABLE)
         if doubt:
-            proved = await self._disproved(payment, refusal, errand, resigned=resigned)
+            proved = await self._disproved(payment, refusal, errand, resigned=signer is None)
         if proved:
             refused = Reply.DISPROVED
         return self._heard(payment, refused, message=refusal.host_message)
@@ -171,15 +171,22 @@ class Asking:
 
         A host that had acted would know the idempotency key, and finds it by the bytes before it opens them: so
         it has not, where it says that they break a rule, or (signed under a newer key set than the one that
-        sealed them) that they do not open. A refund that is above what is left proves nothing: it may be the one
-        that was made. A cancel that is refused has not been, since a second one gives the answer of the first;
-        where the host can be asked, it is asked.
+        sealed them) that they do not open. In the second case it may still be acting on what it let in under the
+        older one, and so nothing is proved while that is possible. A refund that is above what is left proves
+        nothing: it may be the one that was made. A cancel that is refused has not been, since a second one gives
+        the answer of the first; where the host can be asked, it is asked.
         """
         if payment.kind is Kind.CANCEL:
             return refusal.status == 409 and (
                 not self._settings.host.offers_lookup or await self._stands(payment, errand)
             )
-        return (resigned and refusal.status == 400) or (payment.kind is Kind.CHARGE and refusal.status == 422)
+        unreadable = resigned and refusal.status == UNREADABLE and self._older_keys_are_over()
+        return unreadable or (payment.kind is Kind.CHARGE and refusal.status == 422)
+
+    def _older_keys_are_over(self) -> bool:
+        since, host = self._client.keys_since(), self._settings.host
+        life = timedelta(seconds=host.request_life + host.call_timeout)
+        return since is not None and self._clock.now() - since > life
 
     async def _stands(self, cancel: Payment, errand: Errand) -> bool:
         try:
@@ -335,9 +342,10 @@ class Asking:
                 if not await self._mended(refusal, errand.mended):
                     raise
 
-    async def _mended(self, refusal: HostRefused, mended: set[_Cause]) -> bool:
+    async def _mended(self, refusal: HostRefused, mended: set[_Cause], *, older: bool = False) -> bool:
         """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
 
+        ``older``: the request was signed under an older key set than the one in use, which may still be good.
         Raises HostError and CryptoError where new keys cannot be had.
         """
         cause = _cause(refusal)
@@ -345,7 +353,8 @@ class Asking:
             return False
         mended.add(cause)
         if cause == SUPERSEDED:
-            await self._climb.renew_keys()
+            if not older:
+                await self._climb.renew_keys()
             return True
         try:
             return cause == CREDENTIALS and await self._climb.follow_clock()

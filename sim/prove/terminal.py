@@ -251,6 +251,8 @@ class Terminal:
             case "unopened":
                 proved = resigned if effect.sent_before else effect.act is Act.FORWARD
                 yield world, hears(Reply.DISPROVED if proved else Reply.REFUSED), False
+                if resigned:  # the new keys are young: what the older ones let in may still be under way
+                    yield world, hears(Reply.REFUSED), False
             case "broken":
                 yield world, hears(Reply.SILENT), False
             case "conflict" if payment.kind is Kind.CHARGE:

@@ -104,6 +104,12 @@ class Keystore(Masked):
         current = self._sets().current
         return current.expires_at if current else None
 
+    @property
+    def key_set_issued_at(self) -> datetime | None:
+        """When the host made the key set in use (aware, UTC), or None where there is none."""
+        current = self._sets().current
+        return current.issued_at if current else None
+
     def renew_at(self, before: timedelta) -> datetime | None:
         """When the key set in use is to be renewed: that long before its end, at most half of its life."""
         current = self._sets().current

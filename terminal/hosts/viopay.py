@@ -7,6 +7,7 @@ how each level authenticates is in ``auth``; what a failure means is in ``http``
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
@@ -145,6 +146,14 @@ class ViopayClient:
     def holds(self, key_set_id: str) -> bool:
         """Whether requests can still be signed under that key set."""
         return self._keystore.holds(key_set_id)
+
+    def has_newer_than(self, key_set_id: str | None) -> bool:
+        """Whether that is not the key set in use; None is."""
+        return key_set_id not in (None, self._keystore.key_set_id)
+
+    def keys_since(self) -> datetime | None:
+        """When the host made the key set in use; it has judged nothing under another since. None without one."""
+        return self._keystore.key_set_issued_at
 
     async def charge(
         self, body: bytes, idempotency_key: str, key_set_id: str | None, wanted: Wanted = lambda: True
