@@ -132,15 +132,16 @@ def _mask(data: bytearray, start: int, end: int, depth: int) -> None:
             data[first:last] = masked_value(bytes(data[first:last]))
 
 
+_TEXT: Final = re.compile(rb"[ -~]*")
 _SHAPE: Final = re.compile(r"[2-6][0-9]{11,18}(?:d[0-9]*)?f*")
 
 
 def masked_value(value: bytes) -> bytes:
     """An object's value that is none of `MASKS`: masked where it looks like a number or a track all the same."""
     shown, text = masked_digits(value), value.hex()
-    if shown == value and _SHAPE.fullmatch(text):
-        return _track2(value) if "d" in text else _digits(value)
-    return shown
+    if _TEXT.fullmatch(value) or not _SHAPE.fullmatch(text):
+        return shown
+    return _track2(value) if "d" in text else _digits(value)
 
 
 def masked_command(apdu: bytes) -> bytes:

@@ -146,6 +146,7 @@ def test_of_text_that_nobody_can_read_nothing_stays_but_what_separates_it(data: 
         (b";4761739001010119=2812?".hex(), b";0000000000000000=2812?".hex()),
         ("000000001250", "000000001250"),
         ("1122334455667788", "1122334455667788"),
+        (b"DEBIT MASTERCARD".hex(), b"DEBIT MASTERCARD".hex()),  # which could be a track, in nibbles
     ],
 )
 def test_what_looks_like_a_number_is_one_in_any_tag(tag, value, masked):
