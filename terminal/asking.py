@@ -32,6 +32,7 @@ from terminal.errors import (
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
 from terminal.payment import GRANTED, PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
+from terminal.presence import Presence
 from terminal.recovery import Act, Reply, Sought
 from terminal.settings import Settings
 
@@ -85,10 +86,16 @@ class Asking:
     """Asks the host on behalf of payments. Raises JournalError, and nothing of the host's."""
 
     def __init__(
-        self, client: ViopayClient, journal: Journal, clock: HostClock, settings: Settings, climb: Climb
+        self,
+        client: ViopayClient,
+        journal: Journal,
+        clock: HostClock,
+        settings: Settings,
+        climb: Climb,
+        presence: Presence,
     ) -> None:
         self._client, self._journal, self._clock = client, journal, clock
-        self._settings, self._climb = settings, climb
+        self._settings, self._climb, self._presence = settings, climb, presence
 
     async def do(self, what: Do, errand: Errand) -> Heard:
         """Look up or send, and say what came of it."""
@@ -132,8 +139,10 @@ class Asking:
             return refund.as_answer()
 
         def wanted() -> bool:
-            left = self._journal.payment(payment.id).state is State.ABANDONED
-            return what.act is Act.SEND_TO_CANCEL or not left
+            now = self._journal.payment(payment.id)
+            if what.act is Act.SEND_TO_CANCEL or now.state is State.FORWARDING:
+                return True
+            return now.state is not State.ABANDONED and self._presence.there(now)
 
         return (await self._client.charge(request.body, payment.id, signer, wanted)).as_answer()
 

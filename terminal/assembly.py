@@ -111,7 +111,7 @@ async def assembled(
         turn = Turn()
         cards = Cards(settings, keystore, clock, random, events.emit, reader, stack, partial(kept_config, vault))
         presence = Presence(clock, shopper_wait=settings.shopper_wait, confirm_within=settings.confirm_within)
-        asking = Asking(client, journal, clock, settings, climb)
+        asking = Asking(client, journal, clock, settings, climb, presence)
         exchange = Exchange(asking, client, journal, clock, settings, events.emit, presence, cards.refund)
         be_ready = partial(_be_ready, climb, keystore, clock)
         resolver = Resolver(exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready)

@@ -98,7 +98,8 @@ class Shipped:
         self.settings = Settings(host=HostSettings(offers_lookup=bounds.lookup))
         self._clock, self._presence, self._journal = _Moment(), _Presence(), _Journal(bounds)
         missing = cast(Any, None)
-        self._asking = Asking(missing, cast(Any, self._journal), cast(Any, self._clock), self.settings, missing)
+        journal, clock = cast(Any, self._journal), cast(Any, self._clock)
+        self._asking = Asking(missing, journal, clock, self.settings, missing, cast(Any, self._presence))
 
         async def make() -> Exchange:
             return Exchange(

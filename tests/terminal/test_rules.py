@@ -241,6 +241,20 @@ def test_a_request_that_did_not_get_through_is_not_tried_again_once_the_till_has
     assert paying(world, scenario)[0] == (State.ABANDONED, 1)
 
 
+def test_nor_once_the_shopper_counts_as_gone_in_the_middle_of_it(make):
+    world = make()
+
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=False)
+        await asyncio.sleep(GONE - 1.01)
+        before = sent(world)
+        world.fault({"match": {"call": "charge"}, "do": "drop_request", "how": "cut"})
+        await till.resolve()
+        return sent(world) - before
+
+    assert paying(world, scenario)[0] == 1
+
+
 def test_a_new_attempt_after_the_till_has_given_up_is_not_sent_again_with_new_keys(make):
     world = make()
 
