@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from terminal.money import Amount
-    from terminal.payment import Payment, State
+    from terminal.payment import Outcome, Payment, State
     from terminal.settings import Settings
     from terminal.settings import load as load_settings
     from terminal.terminal import Terminal
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Amount": "terminal.money:Amount",
+    "Outcome": "terminal.payment:Outcome",
     "Payment": "terminal.payment:Payment",
     "Settings": "terminal.settings:Settings",
     "State": "terminal.payment:State",
@@ -26,7 +27,7 @@ _WHERE = {
     "load_settings": "terminal.settings:load",
 }
 
-__all__ = ["Amount", "Payment", "Settings", "State", "Terminal", "load_settings", "__version__"]
+__all__ = ["Amount", "Outcome", "Payment", "Settings", "State", "Terminal", "load_settings", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
