@@ -24,11 +24,12 @@ from terminal.disk import Disk
 from terminal.errors import KeystoreError
 from terminal.events import EventStream
 from terminal.exchange import Exchange
-from terminal.fetching import kept_config
+from terminal.fetching import kept_config, kept_parameters
 from terminal.home import JOURNAL_ID, VAULT_FILE, find_secret
 from terminal.journal import Journal
 from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.keeping import Keeping
+from terminal.new_charge import NewCharges
 from terminal.presence import Presence
 from terminal.resolver import Resolver
 from terminal.settings import Settings
@@ -56,6 +57,7 @@ class Parts:
     resolver: Resolver
     presence: Presence
     cards: Cards
+    new_charges: NewCharges
     events: EventStream
     turn: Turn
     keeping: Keeping
@@ -113,6 +115,8 @@ async def assembled(
         presence = Presence(clock, shopper_wait=settings.shopper_wait, confirm_within=settings.confirm_within)
         asking = Asking(client, journal, clock, settings, climb, presence)
         exchange = Exchange(asking, client, journal, clock, settings, events.emit, presence, cards.refund)
+        told = partial(kept_config, vault), partial(kept_parameters, vault)
+        new_charges = NewCharges(settings, journal, clock, exchange, cards, events.emit, *told)
         be_ready = partial(_be_ready, climb, keystore, clock)
         resolver = Resolver(exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready)
         keeping = Keeping(
@@ -141,6 +145,7 @@ async def assembled(
             resolver=resolver,
             presence=presence,
             cards=cards,
+            new_charges=new_charges,
             events=events,
             turn=turn,
             keeping=keeping,

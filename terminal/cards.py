@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
+from hw import tlv
 from hw.card import ChipCard, ManualCard, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, FramingError, TimedOut
 from hw.pan import check_expiry
@@ -18,6 +19,7 @@ from terminal import guard
 from terminal.clock import HostClock, Random
 from terminal.config import Config
 from terminal.crypto.keystore import Keystore
+from terminal.emv import select
 from terminal.emv.read import CardData, read
 from terminal.emv.terminal_data import UNPREDICTABLE_BYTES, TerminalData, terminal_data
 from terminal.errors import NotReady, PaymentRefused, SettingsError
@@ -166,6 +168,19 @@ class Cards:
         if key_set_id is None:
             raise NotReady("the terminal holds no keys")
         return SealedRequest(key_set_id, self._keystore.seal(plaintext, key_set_id))
+
+
+def application_of(card: ReadCard) -> bytes:
+    """The AID of the application that pays; empty without a chip, and where the reader does not tell."""
+    if isinstance(card, CardData):
+        return card.aid
+    if not isinstance(card, ResultCard | SealedCard):
+        return b""
+    try:
+        found = select.candidate(tlv.parse(card.tags))
+    except CardError:
+        return b""
+    return found.aid if found else b""
 
 
 async def _asked(chip: ChipCard, told: TerminalData) -> CardData:

@@ -116,6 +116,30 @@ class Parameters(msgspec.Struct, frozen=True):
     contactless: dict[str, Any] = {}
 
 
+def floor_limit(parameters: Parameters, aid: bytes) -> int | None:
+    """The floor limit of a card's application, in minor units of the configuration's currency; None without one.
+
+    That ``aids[].floor_limit`` is a string of digits, in minor units as all money of the protocol, is our
+    assumption (A). The entry is the one whose ``aid`` is the application's, else the longest that it begins with
+    and that has ``partial_selection`` (EMV 4.3 Book 1, section 12.3.1). What is written otherwise is no limit.
+    """
+    found, length = None, -1
+    for entry in parameters.aids:
+        try:
+            name = bytes.fromhex(str(entry.get("aid")))
+        except ValueError:
+            continue
+        fits = name == aid or (entry.get("partial_selection") is True and aid.startswith(name))
+        if fits and len(name) in AID_BYTES and len(name) > length:
+            found, length = entry.get("floor_limit"), len(name)
+    return int(found) if isinstance(found, str) and is_amount(found) else None
+
+
+def is_amount(text: str) -> bool:
+    """Whether it is money as the configuration writes it: minor units, at most twelve digits."""
+    return text.isascii() and text.isdigit() and len(text) <= _AMOUNT_DIGITS
+
+
 def parse_config(plaintext: bytes) -> Config:
     """The configuration; raises HostAnswerInvalid naming the field."""
     return _parse("pos/config", plaintext, Config)
@@ -143,7 +167,7 @@ def check_config(config: Config) -> None:
         ("offline.max_amount", security.offline.max_amount),
         ("offline.max_total", security.offline.max_total),
     ):
-        if not (amount.isascii() and amount.isdigit() and len(amount) <= _AMOUNT_DIGITS):
+        if not is_amount(amount):
             refuse(f"security.{name}", "it is not an amount in minor units")
     for name, count in (("max_count", security.offline.max_count), ("max_age_sec", security.offline.max_age_sec)):
         if count < 0:

@@ -43,6 +43,12 @@ def kept_config(vault: Vault) -> config.Config | None:
     return config.parse_config(kept) if kept is not None else None
 
 
+def kept_parameters(vault: Vault) -> config.Parameters | None:
+    """The terminal parameters; None before there are any."""
+    kept = vault.get(PARAMETERS)
+    return config.parse_parameters(kept) if kept is not None else None
+
+
 class Fetching:
     """Asks, judges and installs. Each method raises what the host client, the keystore and the vault raise.
 

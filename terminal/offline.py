@@ -1,7 +1,8 @@
 """What may be approved without the host, and how much of it stands open. Pure.
 
-The limits are the configuration's (``security.offline``, VioPay POS API ``pos/config``). Until it is forwarded,
-what was approved offline is the merchant's risk: the exposure.
+The limits are the configuration's (``security``, VioPay POS API ``pos/config``) and, of a chip, the floor limit of
+its application (``pos/terminal-parameters``). Until it is forwarded, what was approved offline is the merchant's
+risk: the exposure.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from datetime import datetime, timedelta
 
 from hw.card import EntryMode
 from terminal.clock import rfc3339
-from terminal.config import Offline
+from terminal.config import Security, is_amount
 from terminal.errors import AmountError
 from terminal.money import Amount
 from terminal.payment import Kind, Payment, State
@@ -43,29 +44,42 @@ def exposure_of(payments: Iterable[Payment], now: datetime) -> Exposure:
 
 
 def may_approve(
-    limits: Offline,
+    security: Security,
     exposure: Exposure,
     amount: Amount,
     currency: str,
     entry_mode: str,
+    floor_limit: int | None,
     now: datetime,
-    *,
-    contactless_limit: str = "",
 ) -> str | None:
     """None where ``amount`` may be approved without the host, else why not, in words.
 
-    ``currency`` is the configuration's, in which the limits are. A card number that was typed never is: whoever
-    types it need not have the card. Nor is a tap above ``contactless_limit`` (minor units in digits; empty: taps
-    have no limit of their own). Nothing more is stored once the oldest has waited longer than ``max_age_sec``.
+    ``currency`` is the configuration's, in which the limits are. ``floor_limit`` is that of the chip's application
+    in minor units, None where it has none; a stripe needs none. What may not be approved:
+
+    - a card number that was typed: whoever types it need not have the card;
+    - a chip without a floor limit, or that reaches it (EMV 4.3 Book 3, section 10.6.1);
+    - a tap above the contactless limit, or above the CVM limit: it would take a verification of the cardholder, and
+      none is made here;
+    - what is above a limit of ``security.offline``, or would bring the exposure above one; and anything while the
+      oldest has waited for longer than ``max_age_sec``.
     """
+    limits = security.offline
     if not limits.allowed:
         return "the configuration allows no offline approval"
     if amount.currency != currency:
         return f"offline approvals are in {currency or 'no currency'}, not in {amount.currency}"
     if entry_mode == EntryMode.MANUAL:
         return "a card number that was typed is never approved offline"
-    if entry_mode == EntryMode.CONTACTLESS and contactless_limit and amount.minor > _limit(contactless_limit):
-        return f"{amount} is above the contactless limit of {_told(contactless_limit, currency)}"
+    if entry_mode != EntryMode.SWIPE:
+        if floor_limit is None:
+            return "the terminal parameters have no floor limit for the card's application"
+        if amount.minor >= floor_limit:
+            return f"{amount} is not below the floor limit of the card's application"
+    if entry_mode == EntryMode.CONTACTLESS:
+        for name, limit in (("contactless", security.contactless_limit), ("CVM", security.cvm_limit)):
+            if amount.minor > _limit(limit):
+                return f"{amount} is above the {name} limit of {_told(limit, currency)}"
     if amount.minor > _limit(limits.max_amount):
         return f"{amount} is above the offline limit of {_told(limits.max_amount, currency)}"
     if exposure.count >= limits.max_count:
@@ -81,8 +95,8 @@ def may_approve(
 
 
 def _limit(text: str) -> int:
-    """Minor units; what is no string of at most twelve digits allows nothing."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else 0
+    """Minor units; what is no amount allows nothing."""
+    return int(text) if is_amount(text) else 0
 
 
 def _told(text: str, currency: str) -> str:

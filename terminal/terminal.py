@@ -15,26 +15,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from hw.card import ManualCard
 from hw.reader import Reader
 from terminal import activation, finding
 from terminal.assembly import Parts, assembled
-from terminal.cards import ReadCard
 from terminal.clock import Now, Random, system_now, system_random
 from terminal.config import Config
 from terminal.crypto.keystore import KeyFacts
 from terminal.crypto.vault import Secret
 from terminal.disk import REAL, Disk
-from terminal.errors import AmountError, HostRefused, NotReady, PaymentRefused, TillError
-from terminal.events import Event, SuspectedDuplicate
+from terminal.errors import HostRefused, NotReady, PaymentRefused, TillError
+from terminal.events import Event
 from terminal.fetching import kept_config
 from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
-from terminal.offline import exposure_of, may_approve
 from terminal.payment import UNRESOLVED, Happened, Kind, Outcome, Payment, State
 from terminal.settings import Settings
 
@@ -55,7 +52,7 @@ class Terminal:
         self._vault, self._keystore, self._clock = parts.vault, parts.keystore, parts.clock
         self._climb, self._exchange, self._events = parts.climb, parts.exchange, parts.events
         self._presence, self._cards, self._turn = parts.presence, parts.cards, parts.turn
-        self._keeping, self._be_ready = parts.keeping, parts.be_ready
+        self._keeping, self._be_ready, self._new_charges = parts.keeping, parts.be_ready, parts.new_charges
 
     @classmethod
     @asynccontextmanager
@@ -151,16 +148,16 @@ class Terminal:
                 if standing.state in GONE_ON_WITH:
                     return await self._awaited(standing.id, self._exchange.waited_for(standing))
                 return self._given(standing)
-            self._check_amount(amount)
+            self._new_charges.check(amount)
             await self._be_ready()
             read = await self._cards.read(amount, reference, typed=card, pin=pin)
-            payment = self._charge_of(read, amount, reference, hold=hold, accept_partial=accept_partial)
+            payment = self._new_charges.of(read, amount, reference, hold=hold, accept_partial=accept_partial)
 
             def seal() -> SealedRequest:
                 return self._cards.charge(payment, read, pin=pin, tip=tip)
 
             def store() -> SealedRequest | None:
-                if pin is not None or hold or not self._may_store(payment):
+                if pin is not None or hold or not self._new_charges.may_be_approved_here(payment, read):
                     return None
                 return self._cards.charge(payment, read, tip=tip, offline_approved_at=self._clock.now())
 
@@ -357,56 +354,3 @@ class Terminal:
     def _heard_of(self, payment_id: str) -> None:
         if self.settings.acknowledgement == "return":
             self.acknowledge(payment_id)
-
-    def _charge_of(
-        self, read: ReadCard, amount: Amount, reference: str, *, hold: bool, accept_partial: bool
-    ) -> Payment:
-        card, now = self._cards.known_by(read), self._clock.now()
-        payment = Payment(
-            id=self._exchange.payment_id(Kind.CHARGE, reference),
-            kind=Kind.CHARGE,
-            reference=reference,
-            amount=amount,
-            created_at=now,
-            entry_mode=read.entry_mode,
-            masked_pan=read.masked_pan,
-            card=card,
-            hold=hold,
-            accept_partial=accept_partial,
-        )
-        since = now - timedelta(seconds=self.settings.duplicate_window)
-        recent = self.journal.recent(card, amount, since)
-        earlier = [p for p in recent if p.reference != reference and p.outcome is not Outcome.DECLINED]
-        if earlier:
-            self._events.emit(
-                SuspectedDuplicate(
-                    at=now,
-                    payment_id=payment.id,
-                    reference=reference,
-                    duplicate_of=earlier[-1].id,
-                    earlier_reference=earlier[-1].reference,
-                )
-            )
-            payment = replace(payment, duplicate_of=earlier[-1].id)
-        return payment
-
-    def _check_amount(self, amount: Amount) -> None:
-        limit = self.settings.max_amounts.get(amount.currency)
-        if limit is not None and amount.minor > limit:
-            raise AmountError(
-                f"{amount} is above this terminal's limit of {Amount(limit, amount.currency)}",
-                advice="The limit is the setting max_amounts.",
-            )
-
-    def _may_store(self, payment: Payment) -> bool:
-        config, now = self.config, self._clock.now()
-        if config is None:
-            return False
-        exposure = exposure_of(self.journal.unresolved(), now)
-        currency = config.location.currency
-        limits = config.security.offline
-        tap = config.security.contactless_limit
-        return (
-            may_approve(limits, exposure, payment.amount, currency, payment.entry_mode, now, contactless_limit=tap)
-            is None
-        )

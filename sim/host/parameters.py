@@ -41,6 +41,9 @@ _AIDS: tuple[tuple[str, str, str], ...] = (
     ("A000000333010102", "unionpay", "0020"),
 )
 
+_ONLINE_ONLY = frozenset({"A0000000032010", "A0000000043060"})  # Electron and Maestro: debit
+_FLOOR_LIMIT = "2500"
+
 # terminal action codes: default, denial, online
 _ACTION_CODES = {
     "visa": ("DC4000A800", "0010000000", "DC4004F800"),
@@ -92,7 +95,7 @@ def _aid(aid: str, scheme: str, application_version: str) -> dict[str, Any]:
         "tac_default": default,
         "tac_denial": denial,
         "tac_online": online,
-        "floor_limit": "0",
+        "floor_limit": "0" if aid in _ONLINE_ONLY else _FLOOR_LIMIT,
         "default_ddol": "9F3704",
         "default_tdol": "9F02065F2A029A039C0195059F3704",
         "random_selection": {"threshold": "0", "target_percent": 20, "max_target_percent": 50},

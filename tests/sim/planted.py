@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
-from terminal import asking, cards, course, finding, recovery
-from terminal import terminal as terminal_module
+from terminal import asking, cards, course, finding, new_charge, recovery
 from terminal.events import CardRead
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
@@ -148,7 +147,7 @@ def doubt_without_effect() -> AbstractContextManager[Any]:
 
 def no_offline_limits() -> AbstractContextManager[Any]:
     """Whatever cannot be sent is approved here."""
-    return mock.patch.object(terminal_module, "may_approve", return_value=None)
+    return mock.patch.object(new_charge, "may_approve", return_value=None)
 
 
 def card_number_told() -> AbstractContextManager[Any]:
