@@ -101,6 +101,12 @@ class Evidence:
         return 200 not in statuses and not statuses.isdisjoint(JUDGED)
 
     @cached_property
+    def failed_later(self) -> frozenset[str]:
+        """References of charges of which the host has failed a refund, as the terminal knows and has told."""
+        parents = {p.parent for p in self.payments if p.kind is Kind.REFUND and p.state is State.FAILED}
+        return frozenset(self.charges[parent].reference for parent in parents)
+
+    @cached_property
     def mistaken(self) -> frozenset[str]:
         """References of charges in pairs: the terminal has called a person for the first, as the host has told the
         id of its charge under the second before."""

@@ -74,7 +74,7 @@ def approvals_are_kept(seen: Evidence) -> Iterator[Violation]:
 def who_left_does_not_pay(seen: Evidence) -> Iterator[Violation]:
     """A shopper who left without seeing an approval pays nothing in the end."""
     for sale in seen.record.sales.values():
-        if sale.reference in seen.for_a_person:
+        if sale.reference in seen.for_a_person or sale.reference in seen.failed_later:
             continue
         if sale.saw is None and any(map(standing, seen.by_reference.get(sale.reference, ()))):
             yield Violation("left_free", sale.reference, "the shopper saw no approval, and pays")

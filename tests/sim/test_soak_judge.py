@@ -210,6 +210,13 @@ def test_with_what_only_a_person_can_go_on() -> None:
     assert rules(seen) == set()
 
 
+def test_a_refund_that_failed_later_is_the_tills_to_make_again() -> None:
+    """The till gave back what nobody saw approved; the host failed that later, and the terminal has told it."""
+    refund = charge(id="c" * 32, kind=Kind.REFUND, parent=KEY, reference="r-undo", state=State.APPROVED)
+    assert "left_free" in rules(left(payments=[charge(), refund]))
+    assert rules(left(payments=[charge(), replace(refund, state=State.FAILED)])) == set()
+
+
 @pytest.mark.parametrize(("statuses", "well"), [((409,), True), ((409, 200), False), ((500,), False), ((), False)])
 def test_a_reversal_that_the_host_refused_is_for_a_person(statuses: tuple[int, ...], well: bool) -> None:
     refund = charge(id="c" * 32, kind=Kind.REFUND, parent=KEY, reference="reversal", state=State.REFUSED)
