@@ -10,7 +10,7 @@
 A reader that encrypts (``?encrypts=yes``) hands over ciphertext and the serial number of its key. A card in the
 clear from such a reader is refused: it is not in the state that it was certified in.
 
-A card that was read in the slot has to be taken out before another wait counts it. Where a reader without a screen
+A card that was read has to be taken away before another wait counts it. Where a reader without a screen
 or keys leaves it to us to ask for a choice, a PIN or a swipe (61-01 to 61-03), its transaction is called off: there
 is nobody to ask.
 """
@@ -24,10 +24,11 @@ from datetime import datetime
 from typing import ClassVar, Final
 
 from hw.card import ChipCard, EntryMode, ResultCard, SealedCard, StripeCard
-from hw.errors import BadAddress, CardError, CardGone, LineGone, NotSupported, ProtocolError, ReaderError
+from hw.errors import BadAddress, CardError, NotSupported, ProtocolError, ReaderError
 from hw.line import Link
 from hw.reader import Address, Capabilities, CardInserted, CardRemoved, Reader
 from hw.stripe import read_card
+from hw.vivopay_card import PassedThrough
 from hw.vivopay_channel import Channel
 from hw.vivopay_commands import (
     AUTO_POLL,
@@ -40,7 +41,7 @@ from hw.vivopay_commands import (
 )
 from hw.vivopay_frames import MSR_APPLICATION, BurstPayload, Frame, Framer, Message
 from hw.vivopay_result import Result, activation, bare_track, card_of, shows_a_number, was_inserted
-from hw.vivopay_status import BAD_CRC, FAILED, NOT_GIVEN, OK, TIMEOUT, USER_INTERFACE, status_text
+from hw.vivopay_status import OK, TIMEOUT, USER_INTERFACE, status_text
 from hw.vivopay_trace import LANGUAGE
 
 ROUND: Final = 30
@@ -57,72 +58,16 @@ CALL_OFF: Final = 0.5
 AGAIN: Final = 0.5
 """Seconds from a card that was refused to the next: one that is left there is not refused a thousand times."""
 
+AT_ONCE: Final = 0.5
+"""Seconds from a wait's beginning in which nobody presents a card: one that is there by then was there before."""
+
 _APDU_CARDS: Final = frozenset((0x01, 0x02, 0x07))
 """Kinds of card that speak ISO/IEC 14443-4."""
-_ABSENT: Final = frozenset((TIMEOUT, FAILED))
-"""Statuses of a card that does not answer."""
 _REQUEST: Final = 0x61
 _KEYS: Final = frozenset((0x01, 0x02, 0x08))
 """First bytes of 61-01 where an answer is waited for: a menu, a key, a menu of languages. The rest is shown."""
 _WANTED: Final[Mapping[int, str]] = {0x01: "a choice", 0x02: "a PIN", 0x03: "a swipe"}
 """What a reader asks for that has no keys, or no stripe reader, of its own."""
-
-
-class PassedThrough(ChipCard):
-    """A card that the host speaks to through the reader."""
-
-    def __init__(
-        self, reader: VivopayReader, commands: Commands, interface: int, answer: bytes, uid: bytes
-    ) -> None:
-        super().__init__(EntryMode.CHIP if interface == CONTACT else EntryMode.CONTACTLESS, answer, uid)
-        self._reader, self._commands, self._interface = reader, commands, interface
-        self._over = self._unsure = False
-
-    async def _exchange(self, command: bytes) -> bytes:
-        name = self._commands.channel.name
-        if self._over or self._unsure:
-            raise CardGone(f"{name}: the card was let go of")
-        try:
-            answer = await self._commands.exchange(self._interface, command)
-        except LineGone:
-            self._over = True
-            await self._reader.mourn()
-            raise
-        except BaseException:  # the answer may still come, and must not be taken for that to the next command
-            self._unsure = True
-            raise
-        if answer.code == OK:
-            return answer.data
-        if answer.code in _ABSENT:
-            self._over = True
-            self._reader.on_event(CardRemoved(url=self._reader.url))
-            raise CardGone(f"{name}: the card was taken away")
-        if answer.code == BAD_CRC:
-            raise ProtocolError(f"{name}: the reader understands no command to a card")
-        if answer.code == NOT_GIVEN:
-            raise NotSupported(
-                f"{name}: the reader keeps the card's number to itself",
-                advice="Leave out mode=passthrough, and say encrypts=yes: it hands over what it has encrypted.",
-            )
-        raise CardError(f"{name}: the card was not asked: {status_text(answer.code)}", advice="Use another card.")
-
-    async def release(self) -> None:
-        """See ChipCard: power off, or field off. What goes wrong with that no longer matters."""
-        if self._over:
-            return
-        self._over = True
-        try:
-            if self._interface == CONTACT:
-                await self._commands.contact_off()
-            await self._commands.pass_through(False)
-        except LineGone:
-            await self._reader.mourn()
-        except ReaderError:
-            return
-
-    def forget(self) -> None:
-        """The reader has turned to the next card."""
-        self._over = True
 
 
 class VivopayReader(Reader):
@@ -148,8 +93,10 @@ class VivopayReader(Reader):
         self._commands: Commands | None = None
         self._card: PassedThrough | None = None
         self._last = b""
-        self._reading = self._seated = self._told = False
+        self._reading = self._seated = self._told = self._soon = False
         self._refused: float | None = None
+        self._activated = 0.0
+        self._handed: tuple[str, str] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -180,6 +127,7 @@ class VivopayReader(Reader):
         self._commands = commands = Commands(Channel(wire, self._unasked))
         self._last = b""
         self._seated = self._told = False
+        self._handed = None
         await commands.ping()
         self.firmware = await commands.firmware()
         with suppress(NotSupported, ProtocolError):  # whoever was here before us may have left it in there
@@ -205,10 +153,29 @@ class VivopayReader(Reader):
             case "passthrough", _:
                 return await self._contactless_card(commands)
         await self._taken_out(commands)
-        if self._refused is not None:
-            await asyncio.sleep(self._refused + AGAIN - asyncio.get_running_loop().time())
-            self._refused = None
-        return self._checked(await self._result(commands))
+        while True:
+            if self._refused is not None:
+                await asyncio.sleep(self._refused + AGAIN - asyncio.get_running_loop().time())
+                self._refused = None
+            card = self._checked(await self._result(commands))
+            if not self._lies_there(card):
+                return card
+
+    def _lies_there(self, card: StripeCard | ResultCard | SealedCard) -> bool:
+        """Whether a card was held to the reader ever since it was handed over; raises CardError to say so once."""
+        who = card.masked_pan, card.expiry
+        lies = card.entry_mode is EntryMode.CONTACTLESS and who == self._handed and self._soon
+        if lies:
+            self._refused = asyncio.get_running_loop().time()
+            if not self._told:
+                self._told = True
+                raise CardError(
+                    f"{self.url}: the card of before is still there",
+                    advice="Take it away; then present the card that pays.",
+                )
+            return True
+        self._handed, self._told = who, False
+        return False
 
     async def _taken_out(self, commands: Commands) -> None:
         """Until the card that was read last is out of the slot: it must not pay for whoever comes next.
@@ -272,7 +239,14 @@ class VivopayReader(Reader):
         objects = sale_objects(self.sale, moment)
         if self.options["mode"] == "contact":
             return await commands.start_contact(ROUND, objects, fallback=True)
-        return await self.activate(ROUND, objects)
+        self._activated, self._soon = asyncio.get_running_loop().time(), False
+        result = await self.activate(ROUND, objects)
+        self._notice()
+        return result
+
+    def _notice(self) -> None:
+        """There is a card; where it is there so soon, it was there before."""
+        self._soon = self._soon or asyncio.get_running_loop().time() - self._activated < AT_ONCE
 
     def _checked(self, result: Result) -> StripeCard | ResultCard | SealedCard:
         self._seated = was_inserted(result)
@@ -318,10 +292,16 @@ class VivopayReader(Reader):
                 self.on_event(CardInserted(url=self.url))
                 if kind[0] not in _APDU_CARDS:
                     raise CardError(f"{self.url}: that is no payment card", advice="Present a payment card.")
-                self._card = PassedThrough(self, commands, CONTACTLESS, b"", uid)
-                return self._card
+                return self._passed(commands, CONTACTLESS, b"", uid)
             else:
                 await asyncio.sleep(SLOT)
+
+    def _passed(self, commands: Commands, interface: int, answer: bytes, uid: bytes) -> PassedThrough:
+        def gone() -> None:
+            self.on_event(CardRemoved(url=self.url))
+
+        self._card = PassedThrough(commands, interface, answer, uid, gone=gone, mourn=self._mourn)
+        return self._card
 
     def _stayed(self, uid: bytes) -> bool:
         """Whether it is the card of before, which was not taken away. One that draws its number anew may be it."""
@@ -337,8 +317,7 @@ class VivopayReader(Reader):
             elif not self._last:
                 self._last = found.data
                 self.on_event(CardInserted(url=self.url))
-                self._card = PassedThrough(self, commands, CONTACT, found.data, b"")
-                return self._card
+                return self._passed(commands, CONTACT, found.data, b"")
             await asyncio.sleep(SLOT)
 
     async def _turn(self, commands: Commands) -> None:
@@ -353,6 +332,7 @@ class VivopayReader(Reader):
         if not isinstance(frame, Message):
             return
         if frame.command == 0x02 and frame.code == USER_INTERFACE:
+            self._notice()
             self.on_event(CardInserted(url=self.url))
         if frame.command == _REQUEST and frame.code in _WANTED and self._reading:
             if frame.code == 0x01 and frame.data[:1] not in {bytes((mode,)) for mode in _KEYS}:
@@ -361,10 +341,6 @@ class VivopayReader(Reader):
                 f"{self.url}: the card wants {_WANTED[frame.code]}, which there is nobody here to ask for",
                 advice="Use another card, or present this one in another way.",
             )
-
-    async def mourn(self) -> None:
-        """The line is gone, and a card noticed it."""
-        await self._mourn()
 
 
 def _tracks(data: bytes) -> tuple[str | None, str | None]:

@@ -391,6 +391,29 @@ def test_a_card_that_is_left_in_the_slot_is_neither_read_nor_refused_again_and_a
     in_memory(body)
 
 
+@pytest.mark.parametrize("seal", [None, "aes"])
+def test_a_card_that_is_left_on_the_reader_pays_for_nobody_else(seal: Seal | None) -> None:
+    async def body(reader: VivopayReader, emulator: VivopayEmulator) -> None:
+        emulator.tap(tapped("visa-credit"))
+        outcomes: list[str] = []
+        for _ in range(3):
+            try:
+                outcomes.append((await reader.wait_for_card(10)).masked_pan[-4:])
+            except (CardError, TimedOut) as error:
+                outcomes.append(str(error).partition(": ")[2])
+        assert outcomes == ["0119", "the card of before is still there", "no card within 10 seconds"]
+        for name, last in (("visa-credit", "0119"), ("amex", "0005"), ("amex", "0005")):
+            wait = asyncio.create_task(reader.wait_for_card(10))
+            await asyncio.sleep(1)
+            emulator.remove()
+            await asyncio.sleep(1)
+            emulator.tap(tapped(name))
+            assert (await wait).masked_pan[-4:] == last
+            emulator.remove()
+
+    in_memory(body, seal=seal)
+
+
 @pytest.mark.parametrize(("way", "mode"), [("tap", EntryMode.CONTACTLESS), ("swipe", EntryMode.SWIPE)])
 @pytest.mark.parametrize("seal", [None, "aes"])
 def test_a_reader_that_polls_by_itself_is_asked_for_the_result(
