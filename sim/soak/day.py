@@ -146,18 +146,18 @@ def encode(day: Day) -> bytes:
     return head + b"\n" + b",\n".join(map(msgspec.json.encode, day.steps)) + b"\n]}\n"
 
 
-def decode(text: bytes) -> Day:
-    """The day in a JSON document; DayError where it is none."""
+def decode(text: bytes, name: str = "a day") -> Day:
+    """The day in a JSON document; DayError, which has its name, where it is none."""
     try:
         return msgspec.json.decode(text, type=Day)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DayError(f"no day to be lived: {error}") from None
+        raise DayError(f"{name}: no day to be lived: {error}") from None
 
 
 def read(path: Path) -> Day:
     """The day in a file; DayError where it cannot be read or is none."""
     try:
         with path.open("rb") as file:
-            return decode(file.read(MAX_FILE))
+            return decode(file.read(MAX_FILE), str(path))
     except OSError as error:
         raise DayError(f"{path}: {error.strerror}") from None
