@@ -35,6 +35,9 @@ from terminal.turn import Turn
 _DATED: Final = frozenset({Happened.SENT_AGAIN, Happened.SEALED_AGAIN, Happened.SENT_TO_CANCEL, Happened.FORWARDED})
 """Something leaves the device next."""
 
+REVERSAL_REFUNDS: Final = 2
+"""How many refunds are tried to undo a charge that is too late to cancel, before a person is asked."""
+
 BY_HAND: Final[dict[tuple[Kind, State], dict[bool, Happened]]] = {
     (Kind.CHARGE, State.IN_FLIGHT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
     (Kind.CHARGE, State.IN_DOUBT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
@@ -197,10 +200,10 @@ class Exchange:
         children = self._journal.concerning(charge) if charge.charge_id else []
         if any(child.state in OPEN for child in children):
             return Reversal.OPEN
-        ended = (State.REFUSED, State.DECLINED, State.FAILED)
+        ended, left = (State.REFUSED, State.DECLINED, State.FAILED), _to_undo(charge)
         refunds = [child for child in children if child.state in ended and child.reference == REVERSAL]
-        if refunds and refunds[-1].amount.minor == _to_undo(charge):  # else the host has said more since
-            return Reversal.STUCK
+        if sum(refund.amount.minor == left for refund in refunds) >= REVERSAL_REFUNDS:
+            return Reversal.STUCK  # of another amount: the host has said more since
         refused = any(child.kind is Kind.CANCEL and child.state in ended for child in children)
         return Reversal.CANCEL_REFUSED if refused else Reversal.NONE
 

@@ -68,7 +68,7 @@ class Reversal(StrEnum):
     """A cancel or a refund is under way and goes on by itself."""
     CANCEL_REFUSED = "cancel_refused"
     STUCK = "stuck"
-    """The refund was refused, too."""
+    """So were the refunds that were tried."""
 
 
 @dataclass(frozen=True, slots=True)

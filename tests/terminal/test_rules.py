@@ -309,6 +309,25 @@ def test_a_cancel_that_comes_after_settlement_becomes_a_refund_of_all(make, look
     assert children == [(Kind.CANCEL, State.REFUSED, ""), (Kind.REFUND, State.APPROVED, "reversal")]
 
 
+@pytest.mark.parametrize(("times", "state", "person"), [(1, State.REVERSED, 0), (2, State.REVERSING, 1)])
+def test_the_refund_that_undoes_is_tried_twice(make, times, state, person):
+    world = make()
+
+    async def scenario(till):
+        await charge(till, hold=True)
+        await world.ask("POST", "/sim/settle", {})
+        world.fault({"match": {"call": "refund", "times": times}, "do": "status", "status": 409})
+        told = Told(till)
+        await till.void("r")
+        await asyncio.sleep(1)
+        await till.resolve()
+        (known,) = [p for p in till.journal.payments() if p.kind is Kind.CHARGE]
+        ids = {p.id for p in till.journal.payments() if p.kind is Kind.REFUND}
+        return known.state, len(ids), sum(event.person for event in told[Overdue])
+
+    assert paying(world, scenario)[0] == (state, 2, person)
+
+
 def test_a_late_approval_of_what_was_written_off_is_taken_back(make):
     world = make()
 
