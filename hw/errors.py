@@ -11,6 +11,7 @@ a PAN, a track, a key or a byte of a frame.
      +- FramingError       bytes came, and they are no frame of this reader
      +- ProtocolError      frames came, and they are not what this reader may say now
      +- CardError          the reader works, the card does not: unreadable, or not a payment card
+     |   +- BadSwipe       its stripe could not be read
      |   +- CardGone       it was there and was taken away
      +- NotSupported       no such driver, or this reader cannot do that
      +- TimedOut           nobody presented a card in time
@@ -66,6 +67,12 @@ class ProtocolError(ReaderError):
 
 
 class CardError(ReaderError):
+    """Example: ``the card's data breaks off before a length``."""
+
+    advice = "Present the card again; if that does not help, use another card."
+
+
+class BadSwipe(CardError):
     """Example: ``track 2 could not be read``."""
 
     advice = "Swipe the card again; if that does not help, use another card."

@@ -13,7 +13,7 @@ from functools import reduce
 from operator import xor
 
 from hw.card import StripeCard
-from hw.errors import CardError
+from hw.errors import BadSwipe, CardError
 from hw.pan import check_expiry, check_pan
 
 END_SENTINEL = "?"
@@ -64,7 +64,7 @@ def lrc(track: Track, data: str) -> str:
 def record(track: Track, data: str) -> bytes:
     """A track as it is magnetised: a byte a character, parity above the data bits, sentinels and LRC included.
 
-    Raises CardError when the data does not go on that track.
+    Raises BadSwipe when the data does not go on that track.
     """
     check_data(track, data)
     recorded = track.start + data + END_SENTINEL + lrc(track, data)
@@ -72,7 +72,7 @@ def record(track: Track, data: str) -> bytes:
 
 
 def play(track: Track, recorded: bytes) -> str:
-    """The data of a track out of its magnetised characters; raises CardError for parity, LRC or sentinels."""
+    """The data of a track out of its magnetised characters; raises BadSwipe for parity, LRC or sentinels."""
     data, found = decode(track, recorded)
     check_lrc(track, data, found)
     check_data(track, data)
@@ -80,13 +80,13 @@ def play(track: Track, recorded: bytes) -> str:
 
 
 def decode(track: Track, recorded: bytes) -> tuple[str, str]:
-    """The data and the LRC of a track, of which only parity and sentinels were checked; raises CardError."""
+    """The data and the LRC of a track, of which only parity and sentinels were checked; raises BadSwipe."""
     mask = (1 << track.data_bits) - 1
     if any(_with_parity(byte & mask, track.data_bits) != byte for byte in recorded):
-        raise CardError(f"track {track.number} has a parity error")
+        raise BadSwipe(f"track {track.number} has a parity error")
     text = "".join(chr(track.base + (byte & mask)) for byte in recorded)
     if len(text) < 3 or text[0] != track.start or text[-2] != END_SENTINEL:
-        raise CardError(f"track {track.number} has lost a sentinel")
+        raise BadSwipe(f"track {track.number} has lost a sentinel")
     return text[1:-2], text[-1]
 
 
@@ -96,19 +96,19 @@ def _with_parity(bits: int, width: int) -> int:
 
 
 def check_lrc(track: Track, data: str, found: str) -> None:
-    """Raise CardError unless ``found`` is the LRC of this data."""
+    """Raise BadSwipe unless ``found`` is the LRC of this data."""
     if found != lrc(track, data):
-        raise CardError(f"track {track.number} fails its LRC")
+        raise BadSwipe(f"track {track.number} fails its LRC")
 
 
 def check_data(track: Track, data: str) -> None:
-    """Raise CardError for an empty track, one that is too long, or a character that the track cannot hold."""
+    """Raise BadSwipe for an empty track, one that is too long, or a character that the track cannot hold."""
     if not data:
-        raise CardError(f"track {track.number} is empty")
+        raise BadSwipe(f"track {track.number} is empty")
     if len(data) > track.longest_data:
-        raise CardError(f"track {track.number} is longer than {track.longest} characters")
+        raise BadSwipe(f"track {track.number} is longer than {track.longest} characters")
     if not track.data.issuperset(data):
-        raise CardError(f"track {track.number} holds a character that it cannot")
+        raise BadSwipe(f"track {track.number} holds a character that it cannot")
 
 
 _LAYOUT_1 = re.compile(
@@ -122,10 +122,10 @@ def read_card(track1: str | None, track2: str | None, track3: str | None) -> Str
 
     Track 2 is required, since the payment is made with it; track 1, where it was read, must tell of the same
     card. Track 3 is checked for its characters alone: with a PAN on track 2 its own is optional (ISO/IEC 4909),
-    and some schemes write another number there. Raises CardError.
+    and some schemes write another number there. Raises BadSwipe.
     """
     if track2 is None:
-        raise CardError("track 2 could not be read")
+        raise BadSwipe("track 2 could not be read")
     for track, data in ((TRACK_1, track1), (TRACK_2, track2), (TRACK_3, track3)):
         if data is not None:
             check_data(track, data)
@@ -133,7 +133,7 @@ def read_card(track1: str | None, track2: str | None, track3: str | None) -> Str
     pan, expiry, service_code = second["pan"], second["expiry"], second["service_code"]
     first = None if track1 is None else _laid_out(_LAYOUT_1, TRACK_1, track1)
     if first is not None and (first["pan"], first["expiry"]) != (pan, expiry):
-        raise CardError("tracks 1 and 2 are not of the same card")
+        raise BadSwipe("tracks 1 and 2 are not of the same card")
     name = None if first is None else first["name"].strip()
     return StripeCard(pan, expiry, service_code, track2, track1, track3, name)
 
@@ -141,11 +141,11 @@ def read_card(track1: str | None, track2: str | None, track3: str | None) -> Str
 def _laid_out(layout: re.Pattern[str], track: Track, data: str) -> dict[str, str]:
     found = layout.fullmatch(data)
     if found is None:
-        raise CardError(f"track {track.number} is not laid out as that of a payment card")
+        raise BadSwipe(f"track {track.number} is not laid out as that of a payment card")
     fields = found.groupdict()
     try:
         check_pan(fields["pan"])
         check_expiry(fields["expiry"])
     except CardError as error:
-        raise CardError(f"track {track.number}: {error}") from None
+        raise BadSwipe(f"track {track.number}: {error}") from None
     return fields

@@ -19,7 +19,7 @@ from typing import Final, Literal
 from hw import vivopay_msr as msr
 from hw import vivopay_tlv as tlv
 from hw.card import EntryMode, ResultCard, SealedCard, StripeCard
-from hw.errors import CardError, ProtocolError
+from hw.errors import BadSwipe, CardError, ProtocolError
 from hw.masking import MASKS
 from hw.pan import mask_pan
 from hw.stripe import read_card
@@ -145,7 +145,12 @@ def card_of(result: Result) -> VivopayCard:
         return ResultCard(track2=track, entry_mode=mode, tags=tags)
     texts = [_text(result.find(tags)) for tags in (tlv.TRACK_1, tlv.TRACK_2)]
     if texts[1] is not None:
-        stripe = read_card(texts[0], texts[1], None)
+        try:
+            stripe = read_card(texts[0], texts[1], None)
+        except BadSwipe as error:
+            if mode is EntryMode.SWIPE:
+                raise
+            raise CardError(str(error)) from None  # a chip's tracks: there is nothing to swipe
         if mode is EntryMode.SWIPE:
             return stripe
         return ResultCard(track2=stripe.track2_equivalent(), entry_mode=mode, tags=tags)

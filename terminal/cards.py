@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import UNSET, UnsetType
 
 from hw import tlv
-from hw.card import ChipCard, ManualCard, ResultCard, SealedCard, StripeCard
+from hw.card import ChipCard, EntryMode, ManualCard, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, FramingError, TimedOut
 from hw.pan import check_expiry
 from hw.reader import Reader, Sale, open_reader
@@ -36,6 +36,11 @@ ReadCard = StripeCard | ManualCard | CardData | ResultCard | SealedCard
 
 CHIP_READ: Final = 20.0
 """Seconds for a chip to be read: a slow contact card takes five, and nobody holds one up for longer than this."""
+
+STAY: Final = {
+    EntryMode.CHIP: "Insert the card again, and leave it in until it is done.",
+    EntryMode.CONTACTLESS: "Hold the card to the reader again, until it is done.",
+}
 
 
 class Cards:
@@ -88,7 +93,7 @@ class Cards:
             except TimedOut:
                 raise
             except (CardError, FramingError) as error:
-                self._emit(CardRefused(at=self._clock.now(), reason=str(error)))
+                self._emit(CardRefused(at=self._clock.now(), reason=str(error), advice=error.advice))
 
     def known_by(self, card: ReadCard) -> str:
         """The keyed hash by which the card is known again; empty where its number is all hidden.
@@ -149,7 +154,8 @@ class Cards:
             async with asyncio.timeout(CHIP_READ):
                 return await _asked(chip, told)
         except TimeoutError:
-            raise CardError(f"the card was not read within {CHIP_READ:g} seconds") from None
+            late = f"the card was not read within {CHIP_READ:g} seconds"
+            raise CardError(late, advice=STAY[chip.entry_mode]) from None
         finally:
             await chip.release()
 

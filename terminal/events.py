@@ -163,9 +163,10 @@ class CardWanted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardRefused(Event):
-    """A card was presented and could not be read; another try is welcome."""
+    """A card was presented and could not be read; another try is welcome. ``advice`` is one sentence, or empty."""
 
     reason: str
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ _TOLD: dict[type[events.Event], Callable[[Any], str]] = {
     events.UpdateWanted: lambda event: f"the host would like a newer version than {event.version}",
     events.ChoreFailed: lambda event: f"{event.chore.replace('_', ' ')}: {event.reason}",
     events.CardWanted: lambda event: f"Present your card: {event.amount} ({event.reference})",
-    events.CardRefused: lambda event: f"card not read: {event.reason}",
+    events.CardRefused: lambda event: f"card not read: {event.reason}" + (event.advice and f". {event.advice}"),
     events.CardRead: lambda event: f"card {event.masked_pan} ({event.entry_mode})",
     events.PaymentChanged: _changed,
     events.SuspectedDuplicate: _duplicate,

@@ -40,6 +40,7 @@ def test_what_an_error_is_also_a_kind_of() -> None:
         "FramingError": "ReaderError",
         "ProtocolError": "ReaderError",
         "CardError": "ReaderError",
+        "BadSwipe": "CardError",
         "CardGone": "CardError",
         "NotSupported": "ReaderError",
         "TimedOut": "ReaderError",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw.errors import CardError
+from hw.errors import BadSwipe, CardError
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, Track, check_data, check_lrc, lrc, play, read_card, record
 
 TRACKS = (TRACK_1, TRACK_2, TRACK_3)
@@ -158,6 +158,7 @@ def test_what_is_no_card_is_an_error_without_its_data(track1: str | None, track2
     with pytest.raises(CardError, match=why) as caught:
         read_card(track1, track2, None)
     assert "Swipe the card again" in caught.value.advice
+    assert isinstance(caught.value, BadSwipe)
     assert caught.value.__cause__ is None
     assert "47617" not in str(caught.value)
 

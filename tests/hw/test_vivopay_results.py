@@ -147,6 +147,14 @@ def test_a_stripe_in_ascii_without_a_chip() -> None:
     assert swiped.name == "DOE/J"
 
 
+@pytest.mark.parametrize(("attribution", "again"), [(0x11, "Present the card"), (0x08, "Swipe the card")])
+def test_what_cannot_be_read_of_it_is_presented_again_as_it_was(attribution: int, again: str) -> None:
+    """11: a tap, 08: a swipe."""
+    with pytest.raises(CardError, match="not laid out") as caught:
+        card_of(result(0x00, attribution, Item(0xFFEE14, b"4761739001010119=28").encode()))
+    assert again in caught.value.advice
+
+
 T1, T2 = b"%B4761739001010119^DOE/JOHN^28122011000?", b";4761739001010119=28122011000?"
 H1, H2 = b"%*4761********0119^DOE/JOHN^2812*******?", b";4761********0119=2812*******?"
 

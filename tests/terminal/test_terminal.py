@@ -207,7 +207,7 @@ def test_a_card_that_cannot_be_read_may_be_presented_again(world, error):
     (payment, events), _ = paying(world, scenario, cards=[error, VISA])
     assert payment.state is State.APPROVED
     assert isinstance(events[1], CardRefused)
-    assert events[1].reason == str(error)
+    assert (events[1].reason, events[1].advice) == (str(error), error.advice)
 
 
 def test_nobody_presents_a_card_and_nothing_is_journalled(world):

@@ -54,6 +54,7 @@ RUN: list[Event] = [
     events.LevelLost(at=NOW, level="claimed", reason="token_expired"),
     events.CardWanted(at=NOW, amount=Amount(1250, "EUR"), reference="order-17"),
     events.CardRefused(at=NOW, reason="track 2 could not be read"),
+    events.CardRefused(at=NOW, reason="the card breaks its protocol", advice="Insert it again."),
     events.CardRead(at=NOW, masked_pan="476173******0119", entry_mode="swipe"),
     changed("in_flight"),
     changed("approved"),
@@ -149,6 +150,7 @@ def test_plain_text_says_each_thing_once(capsys: pytest.CaptureFixture[str]) -> 
         "back to: claimed (token expired)",
         "Present your card: EUR 12.50 (order-17)",
         "card not read: track 2 could not be read",
+        "card not read: the card breaks its protocol. Insert it again.",
         "card 476173******0119 (swipe)",
         "charge order-17 EUR 12.50: with the host",
     ]
