@@ -51,8 +51,6 @@ from terminal.totals import Bucket, Total
 
 TIDY: Final = 128
 """Records after which there is something to tidy."""
-RECENT: Final = 1000
-"""How many of the latest payments ``recent`` looks at."""
 _BY_CHARGE_ID: Final = "charge_id = ? AND charge_id <> ''"
 """Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
 
@@ -121,9 +119,9 @@ class Journal:
 
         ``at_least`` is the number of a record that it is known to have had. Where it was being set aside and that
         was cut short, it is finished or undone first (``journal_swap``). Raises JournalDamaged (missing, truncated,
-        journal_swap.settle(path, disk, random)
         not ours, older than that, chain broken since the last checkpoint) or JournalTooNew.
         """
+        journal_swap.settle(path, disk, random)
         if not path.is_file():
             raise JournalDamaged(
                 f"{path} is missing", advice="Restore it: without it, payments could be taken twice."
@@ -137,13 +135,13 @@ class Journal:
         return journal
 
     @classmethod
+    def read(cls, path: Path) -> Journal:
+        """The journal for looking only, also while a terminal writes it."""
         if journal_swap.is_under_way(path):
             raise JournalDamaged(
                 f"{path} is being set aside",
                 advice="Where that was cut short, `till journal --set-aside` finishes it, as does every start.",
             )
-    def read(cls, path: Path) -> Journal:
-        """The journal for looking only, also while a terminal writes it."""
         if not path.is_file():
             raise JournalDamaged(
                 f"{path} is missing", advice="Restore it; in a new home run `till provision` first."
@@ -302,7 +300,7 @@ class Journal:
         """Payments begun at ``since`` or later, oldest first, among the latest thousand."""
         self._store.fresh()
         with self._store.damage:
-            latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since, RECENT))
+            latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since))
         return [known.payment for known in reversed(latest)]
 
     def unresolved(self) -> list[Payment]:
@@ -313,7 +311,9 @@ class Journal:
 
     def outcomes(self) -> list[Payment]:
         """Payments with an outcome that has not been acknowledged, oldest first."""
-        return self._payments("news = 1", (), lambda known: known.news)
+        self._store.fresh()
+        with self._store.damage:
+            return [known.payment for known in self._store.tables.news()]
 
     def payments(self) -> list[Payment]:
         """Every payment, oldest first."""

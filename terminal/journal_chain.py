@@ -62,6 +62,11 @@ class Record:
     mark: Mark | None = None
     acknowledged: tuple[str, ...] = ()
 
+    @property
+    def concerns(self) -> tuple[str, ...]:
+        """Ids of the payments that it changes; an empty one where it is of the journal itself."""
+        return self.payment_id, *self.acknowledged
+
 
 @dataclass(frozen=True, slots=True)
 class Known:

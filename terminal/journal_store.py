@@ -20,7 +20,7 @@ from terminal.journal_chain import Broken, Care, Known, Mark, Record, SealedRequ
 from terminal.journal_check import Unsound
 from terminal.journal_file import RESTORE, code_of, translated
 from terminal.journal_tables import EVERY, Tables, Unreadable
-from terminal.payment import OPEN, Happened, Payment
+from terminal.payment import Happened, Payment
 from terminal.side_store import Slots, SyncFailed
 
 WRITE_BACK: Final = 512
@@ -97,7 +97,7 @@ class Store:
 
     def open_payments(self) -> list[Known]:
         """Those with which something is still to be done."""
-        return self.tables.select("open = 1", (), lambda known: known.payment.state in OPEN)
+        return self.tables.open()
 
     def tidy(self, *, least: int) -> None:
         """A checkpoint, new keys and the WAL written back, where ``least`` records have come since the last."""

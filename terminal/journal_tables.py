@@ -7,20 +7,22 @@ opening from the records after it (at most ``EVERY``), and written into the tabl
 
 from __future__ import annotations
 
-import heapq
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Final
 
 import msgspec
 
 from terminal.errors import AmountError
 from terminal.journal_chain import Broken, Known, Mark, Record, encoded, fold, folded, spelt, walk
-from terminal.payment import OPEN, Payment
+from terminal.payment import OPEN, Happened, Payment
 
 EVERY: Final = 256
 """Records after which there is a checkpoint at the latest."""
+RECENT: Final = 1000
+"""How many of the latest payments are looked at, and stay in memory once they were."""
 
 _UPSERT: Final = (
     "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (begun) DO UPDATE SET "
@@ -35,6 +37,36 @@ class Unreadable(Exception):
     """A row of the table cannot be read."""
 
 
+Fits = Callable[[Known], bool]
+
+
+class _Listed:
+    """The payments of which something holds (``where`` in the table, ``fits`` in memory: the same, said twice), in
+    memory from when they are first asked for: they are few, and asked for at every turn."""
+
+    def __init__(self, where: str, fits: Fits) -> None:
+        self._where, self._fits = where, fits
+        self._found: dict[int, Known] | None = None
+
+    def forget(self) -> None:
+        """Ask the table again."""
+        self._found = None
+
+    def changed(self, known: Known) -> None:
+        """A payment is like this now."""
+        if self._found is not None:
+            if self._fits(known):
+                self._found[known.begun] = known
+            else:
+                self._found.pop(known.begun, None)
+
+    def of(self, tables: Tables) -> list[Known]:
+        """They, in the order in which they began."""
+        if self._found is None:
+            self._found = {known.begun: known for known in tables.select(self._where, (), self._fits)}
+        return [self._found[begun] for begun in sorted(self._found)]
+
+
 class Tables:
     """The payments as the records have them. Its methods raise sqlite3.Error, Unreadable and Broken."""
 
@@ -44,6 +76,9 @@ class Tables:
         self.base, self.base_digest = 0, b""
         self.last_at = ""
         self._tail: dict[str, Known] = {}
+        self._open = _Listed("open = 1", lambda known: known.payment.state in OPEN)
+        self._news = _Listed("news = 1", lambda known: known.news)
+        self._latest: dict[int, Known] | None = None
 
     def adopt(self) -> None:
         """Read what is kept, and check and fold the records since the checkpoint."""
@@ -53,6 +88,9 @@ class Tables:
         self.base, self.base_digest, self.checkpoint, digest = kept
         rows = self._db.execute("SELECT * FROM records WHERE seq >= ? ORDER BY seq", (self.checkpoint,)).fetchall()
         self._tail, self.last_at = {}, ""
+        self._latest = None
+        self._open.forget()
+        self._news.forget()
         if self.checkpoint > self.base:
             if not rows or rows[0][0] != self.checkpoint or rows[0][5] != digest:
                 raise Broken(self.checkpoint, f"the chain breaks at record {self.checkpoint}")
@@ -61,14 +99,17 @@ class Tables:
             raise Broken(self.base, f"the chain breaks at record {self.base}")
         self.seq, self.digest = self.checkpoint, digest
         for record, link in walk(rows, self.seq, self.digest):
-            self._load(record)
+            self._load(record.concerns)
             folded(self._tail, record)
             self.seq, self.digest, self.last_at = record.seq, link, record.at
 
     def act(self, record: Record, digest: bytes) -> None:
-        """Let a record that was just written act."""
-        self._load(record)
+        """Let a record that is about to be written act; one that begins a payment is known to be the first."""
+        self._load(record.acknowledged if record.happened is Happened.JOURNALLED else record.concerns)
         fold(self._tail, record)
+        for payment_id in record.concerns:
+            if payment_id in self._tail:
+                self._changed(self._tail[payment_id])
         self.seq, self.digest, self.last_at = record.seq, digest, record.at
 
     def materialise(self) -> None:
@@ -81,6 +122,7 @@ class Tables:
     def know(self, known: Known) -> None:
         """Take a payment to be so, from now until it is read again."""
         self._tail[known.payment.id] = known
+        self._changed(known)
 
     def known(self, payment_id: str) -> Known | None:
         """One payment by our id."""
@@ -90,29 +132,43 @@ class Tables:
             found = rows[0] if rows else None
         return found
 
-    def select(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Known]:
+    def open(self) -> list[Known]:
+        """Those with which something is still to be done, in the order in which they began."""
+        return self._open.of(self)
+
+    def news(self) -> list[Known]:
+        """Those with an outcome that has not been acknowledged, in that order too."""
+        return self._news.of(self)
+
+    def select(self, where: str, values: tuple[Any, ...], fits: Fits) -> list[Known]:
         """The payments of which ``where`` holds in the table and ``fits`` in memory (the same, said twice),
         in the order in which they began."""
         found = [known for known in self._read(where, values) if known.payment.id not in self._tail]
         found += filter(fits, self._tail.values())
         return sorted(found, key=lambda known: known.begun)
 
-    def latest(self, wanted: Callable[[Known], bool], limit: int) -> Iterable[Known]:
-        """The latest payments, the last first, for as long as they are ``wanted``; at most ``limit``."""
-        rows = self._db.execute(
-            "SELECT begun, news, mark, facts FROM payments ORDER BY begun DESC LIMIT ?", (limit,)
-        )
-        memory = sorted(self._tail.values(), key=lambda known: -known.begun)
-        in_table = (known for row in rows if (known := _known(row)).payment.id not in self._tail)
-        merged = heapq.merge(memory, in_table, key=lambda known: -known.begun)
-        for count, known in enumerate(merged):
-            if count == limit or not wanted(known):
-                break
-            yield known
+    def latest(self, wanted: Fits) -> Iterator[Known]:
+        """The latest payments, the last first, for as long as they are ``wanted``; at most ``RECENT``."""
+        if self._latest is None:
+            rows = self._db.execute(
+                "SELECT begun, news, mark, facts FROM payments ORDER BY begun DESC LIMIT ?", (RECENT,)
+            )
+            latest = {known.begun: known for known in map(_known, rows)}
+            latest |= {known.begun: known for known in self._tail.values()}
+            self._latest = {begun: latest[begun] for begun in sorted(latest)[-RECENT:]}
+        return takewhile(wanted, reversed(self._latest.values()))
 
-    def _load(self, record: Record) -> None:
-        """Have what a record is about to change in memory."""
-        for payment_id in (record.payment_id, *record.acknowledged):
+    def _changed(self, known: Known) -> None:
+        self._open.changed(known)
+        self._news.changed(known)
+        if self._latest is not None and known.begun >= next(iter(self._latest), 0):
+            self._latest[known.begun] = known
+            if len(self._latest) > RECENT:
+                del self._latest[next(iter(self._latest))]
+
+    def _load(self, payment_ids: Iterable[str]) -> None:
+        """Have what is about to change in memory."""
+        for payment_id in payment_ids:
             if payment_id not in self._tail and (known := self.known(payment_id)) is not None:
                 self._tail[payment_id] = known
 

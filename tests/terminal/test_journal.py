@@ -148,6 +148,8 @@ class Listening:
 def test_no_look_up_walks_the_whole_journal(journal):
     paid = approve(journal, journal.begin(charge(), REQUEST))
     journal.tidy(whole=True)  # what has just happened is in memory
+    journal._store.forget()
+    journal._store.fresh()
     db = journal._store.db
     journal._store.db = journal._store.tables._db = listening = Listening(db)
     try:

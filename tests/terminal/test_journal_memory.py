@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from terminal import journal_tables
 from terminal.errors import IllegalEvent, JournalDamaged, JournalError
 from terminal.journal import Care, Journal, SealedRequest
 from terminal.payment import OPEN, PAYMENT, SENT_FROM_HERE, Happened, Kind, State
@@ -349,3 +353,46 @@ def test_an_edit_of_what_compaction_kept_is_noticed(journal, path, statement):
     journal.close()
     with pytest.raises(JournalDamaged), closing(Journal.open(path)) as again:
         again.verify()
+
+
+WAYS = (Happened.SILENT, Happened.APPROVED, Happened.DECLINED, Happened.HELD, Happened.LEFT)
+STEPS = st.one_of(
+    st.just(("begin", Happened.JOURNALLED)),
+    st.tuples(st.integers(1, 9), st.sampled_from(WAYS)),
+    st.tuples(st.integers(1, 9), st.none()),
+    st.just(("tidy", None)),
+)
+
+
+@given(steps=st.lists(STEPS, max_size=40))
+@settings(max_examples=60, deadline=None)
+def test_what_was_asked_for_before_is_told_as_the_file_has_it(steps):
+    """Open payments, outcomes and the latest stay in memory once they were asked for."""
+
+    def asked():
+        since = [journal.begun_since(NOON + timedelta(seconds=seconds)) for seconds in (-1, 3, 60)]
+        return journal.unresolved(), journal.outcomes(), since
+
+    with (
+        TemporaryDirectory() as folder,
+        mock.patch.object(journal_tables, "RECENT", 5),
+        closing(Journal.create(Path(folder) / "journal.db", "j1")) as journal,
+    ):
+        begun = 0
+        for what, happened in steps:
+            if what == "tidy":
+                journal.tidy(whole=True)
+            elif what == "begin":
+                begun += 1
+                at = NOON + timedelta(seconds=begun)
+                journal.begin(replace(charge(begun), reference=f"r{begun}", created_at=at), REQUEST)
+            elif what <= begun and happened is None:
+                journal.acknowledge([f"{what:032x}"])
+            elif what <= begun:
+                with suppress(IllegalEvent):
+                    journal.record(f"{what:032x}", happened, NOON, charge_id=f"ch_{what}")
+            asked()
+        held = asked()
+        journal._store.forget()
+        assert asked() == held
+        assert len(held[2][0]) == min(begun, 5)
