@@ -50,9 +50,19 @@ class Connection:
 
     # -- the caller's end -----------------------------------------------------------------------------------
 
+    @property
+    def has_room(self) -> bool:
+        """Whether ``put`` need not wait."""
+        return self._unread[0] < WINDOW or self._ended
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether ``next`` need not wait: something has arrived."""
+        return bool(self._said) and max(self._said[0][0], self._down_until()) <= self._loop.time()
+
     async def put(self, piece: bytes) -> bool:
         """Send a piece of the body, once there is room; False when the application reads no more."""
-        await self._until(lambda: self._unread[0] < WINDOW or self._ended)
+        await self._until(lambda: self.has_room)
         if self._ended:
             return False
         self._there.append(piece)

@@ -24,7 +24,7 @@ _SAYS: Final = {
     ReadOnly: "attempt to write a readonly database",
     FsyncFails: "disk I/O error",
 }
-_READS: Final = ("SELECT", "PRAGMA", "BEGIN", "ROLLBACK", "EXPLAIN", "WITH")
+_READS: Final = ("SELECT", "BEGIN", "ROLLBACK", "EXPLAIN", "WITH")
 _LEVELS: Final = {"OFF": 0, "NORMAL": 1, "FULL": 2, "EXTRA": 3}
 _MANY_CURSORS: Final = 256
 FULL: Final = 2
@@ -54,9 +54,10 @@ class CrashConnection(sqlite3.Connection):
             if sql == "COMMIT":
                 return disk.commit(self, lambda: self._run(sql))
             return self._run(sql, parameters)
-        if sql.startswith("PRAGMA"):
+        verb = sql[:6]
+        if verb == "PRAGMA":
             return self._pragma(disk, sql)
-        if sql.startswith(_READS):
+        if verb == "SELECT" or sql.startswith(_READS):
             return self._run(sql, parameters)
         return disk.commit(self, lambda: self._run(sql, parameters))
 

@@ -240,6 +240,7 @@ class Network(httpx.AsyncBaseTransport):
 
     def _scope(self, request: httpx.Request, rule: AnyRule | None) -> Scope:
         url = request.url
+        raw_path, _, query = url.raw_path.partition(b"?")
         return {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -248,8 +249,8 @@ class Network(httpx.AsyncBaseTransport):
             "headers": [(name.lower(), value) for name, value in request.headers.raw],
             "scheme": url.scheme,
             "path": url.path,
-            "raw_path": url.raw_path.split(b"?")[0],
-            "query_string": url.query,
+            "raw_path": raw_path,
+            "query_string": query,
             "server": (url.host, url.port),
             "client": self.client,
             "root_path": "",
@@ -278,7 +279,8 @@ class Network(httpx.AsyncBaseTransport):
 
     async def _hear(self, connection: Connection, request: httpx.Request, timeout: float | None) -> Message:
         """The application's next message, as the caller gets it."""
-        said = await _within(timeout, connection.next(), httpx.ReadTimeout, request)
+        hearing = connection.next()
+        said = await (hearing if connection.is_heard else _within(timeout, hearing, httpx.ReadTimeout, request))
         self.power.require()
         if isinstance(said, ConnectionCut):
             why = "peer closed connection without sending complete message body"
@@ -320,7 +322,9 @@ async def _write(connection: Connection, request: httpx.Request, timeout: float 
     async for chunk in request.stream:
         for start in range(0, len(chunk), WINDOW):
             piece = chunk[start : start + WINDOW]
-            if not await _within(timeout, connection.put(piece), httpx.WriteTimeout, request):
+            putting = connection.put(piece)
+            within = putting if connection.has_room else _within(timeout, putting, httpx.WriteTimeout, request)
+            if not await within:
                 return
     connection.sent()
 

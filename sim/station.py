@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -194,15 +195,15 @@ class Station:
         app = self._world.app
         if not app.faults:
             return None
-        call = Call(
-            name=call_name(request.method, request.url.path),
-            method=request.method,
-            path=request.url.path,
-            now=app.now(),
-            headers=dict(request.headers.items()),
-            body=request.content,
-        )
-        return app.fault_for(call, network=True)
+        method, path = request.method, request.url.path
+        name = call_name(method, path)
+
+        @cache
+        def call() -> Call:
+            headers = dict(request.headers.items())
+            return Call(name=name, method=method, path=path, now=app.now(), headers=headers, body=request.content)
+
+        return app.fault_for(name, call, network=True)
 
     def _seeded(self, stream: str) -> Any:
         return seeded(self._world.seed, f"{self._name} {stream}" if self._name else stream)

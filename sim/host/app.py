@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
 from urllib.parse import parse_qsl
 
@@ -104,12 +105,15 @@ class HostApp:
             answer = self.refused(Refusal(why, f"There is no such {words} here."))
             await send_body(send, answer.status, answer.body)
 
-    def fault_for(self, call: Call, *, network: bool = False) -> AnyRule | None:
-        """The fault that a call meets; ``network``: whether whoever asks can do what a network does."""
+    def fault_for(self, name: str | None, call: Callable[[], Call], *, network: bool = False) -> AnyRule | None:
+        """The fault that a call of that name meets; ``call`` is asked for only where a rule wants more of it.
+
+        ``network``: whether whoever asks can do what a network does.
+        """
         if not self.faults:
             return None
         return self.faults.choose(
-            call.name, lambda: self.name_device(call), lambda: peek_payment(self.host, call), network=network
+            name, lambda: self.name_device(call()), lambda: peek_payment(self.host, call()), network=network
         )
 
     def name_device(self, call: Call) -> str | None:
@@ -151,13 +155,11 @@ class _Endpoint:
 
     async def _read(self, scope: Scope, receive: Receive, limit: int) -> Call | None:
         """The request; None when the client went away; Refusal where it is too large."""
-        headers: dict[str, str] = {}
-        repeated = set()
-        for raw_name, raw_value in scope["headers"]:
-            name = raw_name.decode("latin-1").lower()
-            if name in headers:
-                repeated.add(name)
-            headers[name] = raw_value.decode("latin-1")
+        told = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        headers = dict(told)
+        repeated: frozenset[str] = frozenset()
+        if len(headers) < len(told):
+            repeated = frozenset(name for name, times in Counter(name for name, _ in told).items() if times > 1)
         try:
             body = await read_body(scope, receive, limit)
         except BodyTooLarge:
@@ -170,7 +172,7 @@ class _Endpoint:
             path=scope["path"],
             now=self._app.now(),
             headers=headers,
-            repeated=frozenset(repeated),
+            repeated=repeated,
             query=_query(scope.get("query_string", b"")),
             id=scope["path_params"].get("id", ""),
             body=body,
@@ -236,7 +238,8 @@ class _Protocol(_Endpoint):
     def _rule(self, call: Call, scope: Scope) -> AnyRule | None:
         """The fault that this call meets: the network's choice where there is a simulated one, else ours."""
         extensions = scope.get("extensions", {})
-        rule: AnyRule | None = extensions[CHOSEN] if CHOSEN in extensions else self._app.fault_for(call)
+        rule: AnyRule | None
+        rule = extensions[CHOSEN] if CHOSEN in extensions else self._app.fault_for(call.name, lambda: call)
         if rule is not None:
             self._app.name_device(call)
         return rule

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -53,5 +54,8 @@ class Host:
     def sealed_parameters(self, call: Call, keys: LiveKeys) -> Answer:
         """The terminal parameters, in chunks."""
         key = self.random(len(keys.msk)) if isinstance(call.fault, WrongKey) else keys.msk
-        body = envelope.seal_chunked(key, self.parameters_json, self.random, keys.msk_kcv[:_KCV_DIGITS])
+        body = envelope.seal_packed(key, _packed(self.parameters_json), self.random, keys.msk_kcv[:_KCV_DIGITS])
         return Answer(envelope.encode(body), self.parameters)
+
+
+_packed = lru_cache(maxsize=4)(envelope.packed)

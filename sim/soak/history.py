@@ -22,7 +22,10 @@ class Secrets:
     def within(self, text: str | bytes) -> bool:
         """Whether one of them is in it."""
         found = _text(text).lower()
-        return any(needle in found for needle in self._needles)
+        for needle in self._needles:  # noqa: SIM110 of every line: any() costs as much as what it does here
+            if needle in found:
+                return True
+        return False
 
 
 def _text(word: str | bytes) -> str:

@@ -37,7 +37,8 @@ class Wiretap:
 
             async def hear() -> Message:
                 message = await receive()
-                body.update(message.get("body", b""))
+                if key:
+                    body.update(message.get("body", b""))
                 return message
 
             async def say(message: Message) -> None:

@@ -104,7 +104,7 @@ def seal(
     """
     sealed = {
         "format": "TR31-DATA",
-        **_seal(key, gzip.compress(plaintext, mtime=0) if compress else plaintext, random),
+        **_seal(key, packed(plaintext) if compress else plaintext, random),
     }
     if kcv is not None:
         sealed["key_kcv"] = kcv.upper()
@@ -113,17 +113,28 @@ def seal(
     return sealed
 
 
+def packed(plaintext: bytes) -> bytes:
+    """A large document as it is cut and sealed: gzipped."""
+    return gzip.compress(plaintext, mtime=0)
+
+
 def seal_chunked(
     key: bytes, plaintext: bytes, random: Random, kcv: str, *, chunk: int = MAX_CHUNK
 ) -> dict[str, object]:
     """Seal a large document as a host does: gzip it, cut it, seal each piece of ``chunk`` bytes by itself."""
-    packed = gzip.compress(plaintext, mtime=0)
+    return seal_packed(key, packed(plaintext), random, kcv, chunk=chunk)
+
+
+def seal_packed(
+    key: bytes, document: bytes, random: Random, kcv: str, *, chunk: int = MAX_CHUNK
+) -> dict[str, object]:
+    """The same of a document that is ``packed`` already, as a host has it that gives it to many."""
     return {
         "format": "TR31-DATA-CHUNKED",
         "content_encoding": "gzip",
         "mode": "CBC",
         "key_kcv": kcv.upper(),
-        "chunks": [_seal(key, packed[at : at + chunk], random) for at in range(0, len(packed), chunk)],
+        "chunks": [_seal(key, document[at : at + chunk], random) for at in range(0, len(document), chunk)],
     }
 
 
