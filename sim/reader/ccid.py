@@ -26,7 +26,8 @@ NOISE: Final = b"\x00\x03\x06\x80\x04\x00\x02\x62\x50\x03"
 
 UNKNOWN_COMMAND: Final = 0x00
 
-
+SEEN: Final = 1000
+"""Commands that are kept: an emulator may stand there for days."""
 NOTICES_KEPT: Final = 16
 """Notices that wait for the next command; the oldest go beyond."""
 
@@ -86,8 +87,8 @@ class CcidEmulator:
         self._faults: deque[Fault] = deque()
         self._silent = False
         self._notices: deque[bytes] = deque(maxlen=NOTICES_KEPT)
-        self.seen: list[Message] = []
-        """Every command that was understood, in order."""
+        self.seen: deque[Message] = deque(maxlen=SEEN)
+        """The last commands that were understood, in order."""
 
     async def insert(self, chip: Chip) -> None:
         """A card goes into the slot; its ATR says which protocol it speaks."""
