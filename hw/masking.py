@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Final
 
 from hw.errors import CardError
@@ -52,12 +53,13 @@ def _digits(value: bytes) -> bytes:
 def _track2(value: bytes) -> bytes:
     """PAN, D, expiry, service code, discretionary data, padding (tags 57 and 9F6B)."""
     text = value.hex()
-    pan, separator, rest = text.partition("d")
-    if not separator:
-        return _blank(value)
+    return bytes.fromhex(_nibbles(text)) if "d" in text else _blank(value)
+
+
+def _nibbles(text: str) -> str:
+    pan, _, rest = text.partition("d")
     data = rest.rstrip("f")
-    kept = _dated(data)
-    return bytes.fromhex(_number(pan) + "d" + kept.ljust(len(data), "0") + "f" * (len(rest) - len(data)))
+    return _number(pan) + "d" + _dated(data).ljust(len(data), "0") + "f" * (len(rest) - len(data))
 
 
 def _track1(value: bytes) -> bytes:
@@ -72,7 +74,8 @@ def _track1(value: bytes) -> bytes:
 
 def _dated(data: str) -> str:
     """Expiry and service code of what follows a number, where they can be those: else it may be a number itself."""
-    return data[:7] if data[:7].isascii() and data[:7].isdigit() and "01" <= data[2:4] <= "12" else ""
+    kept = data[:7]
+    return kept if kept.isascii() and kept.isdigit() and len(kept) > 3 and "01" <= kept[2:4] <= "12" else ""
 
 
 def _number(pan: str) -> str:
@@ -118,30 +121,39 @@ def masked_objects(data: bytes) -> bytes:
     return bytes(masked)
 
 
-def _mask(data: bytearray, start: int, end: int, depth: int) -> None:
-    """Where they stand: a length may be written in more bytes than it needs, and has to stay so."""
+def _mask(data: bytearray, start: int, end: int, depth: int) -> int:
+    """How many were masked, where they stand: a length may be written in more bytes than it needs, and stays so."""
     if depth == MAX_DEPTH:
         raise CardError("nested too deep")
+    count = 0
     for tag, first, last in spans(bytes(data[start:end])):
         first, last = start + first, start + last
         if tag in MASKS:
             data[first:last] = MASKS[tag](bytes(data[first:last]))
+            count += 1
         elif Tlv(tag, b"").constructed:
-            _mask(data, first, last, depth + 1)
+            count += _mask(data, first, last, depth + 1)
         else:
-            data[first:last] = masked_value(bytes(data[first:last]))
+            data[first:last] = masked_value(bytes(data[first:last]), depth + 1)
+    return count
 
 
 _TEXT: Final = re.compile(rb"[ -~]*")
-_SHAPE: Final = re.compile(r"[2-6][0-9]{11,18}(?:d[0-9]*)?f*")
+_PAN: Final = re.compile(r"[2-6][0-9]{11,18}f*")
+_SHAPE: Final = re.compile(r"[2-6][0-9]{11,18}d[0-9]{4,}")
 
 
-def masked_value(value: bytes) -> bytes:
-    """An object's value that is none of `MASKS`: masked where it looks like a number or a track all the same."""
-    shown, text = masked_digits(value), value.hex()
-    if _TEXT.fullmatch(value) or not _SHAPE.fullmatch(text):
-        return shown
-    return _track2(value) if "d" in text else _digits(value)
+def masked_value(value: bytes, depth: int = 0) -> bytes:
+    """An object's value that is none of `MASKS`: what in it looks like a number, a track or objects all the same."""
+    if _TEXT.fullmatch(value):
+        return masked_digits(value)
+    inside = bytearray(value)
+    with suppress(CardError):
+        if _mask(inside, 0, len(value), depth):
+            return bytes(inside)
+    if _PAN.fullmatch(value.hex()):
+        return _digits(value)
+    return masked_digits(bytes.fromhex(_SHAPE.sub(lambda found: _nibbles(found[0]), value.hex())))
 
 
 def masked_command(apdu: bytes) -> bytes:
