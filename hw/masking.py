@@ -144,7 +144,7 @@ _SHAPE: Final = re.compile(r"[2-6][0-9]{11,18}d[0-9]{4,}")
 
 
 def masked_value(value: bytes, depth: int = 0) -> bytes:
-    """An object's value that is none of `MASKS`: what in it looks like a number, a track or objects all the same."""
+    """An object's value that is none of `MASKS`: what in it looks like a number, track or objects all the same."""
     if _TEXT.fullmatch(value):
         return masked_digits(value)
     inside = bytearray(value)

@@ -34,7 +34,7 @@ from tests.hw.test_secrecy import everything
 
 PAN = "499900112233445" + luhn_digit("499900112233445")
 HOLDER = "WREN/JENNY"
-TRACK2 = bytes.fromhex(f"{PAN}D28122019876543210000F")
+TRACK2 = bytes.fromhex(f"{PAN}D28122017531908642000F")
 STRIPE = stripe("canary", PAN, "2812", "201", HOLDER)
 PIN_BLOCK = bytes.fromhex("2412345FFFFFFFFF")
 SECRETS = (
@@ -42,8 +42,8 @@ SECRETS = (
     PAN[5:13],
     PAN.encode().hex(),
     PAN[4:14].encode().hex(),
-    "9876543210",
-    b"9876543210".hex(),
+    "7531908642",
+    b"7531908642".hex(),
     HOLDER,
     HOLDER.encode().hex(),
     "WREN",
@@ -58,7 +58,7 @@ RECORDS = {
     + HOLDER.encode()
     + b"\x9f\x4d\0",
     0xA8: bytes.fromhex("770A82021800940408010100"),
-    0xB2: b"\x70\x27\x57\x13" + TRACK2 + b"\x5a\x08" + TRACK2[:8] + b"\x9f\x1f\x05" + b"98765"[:5],
+    0xB2: b"\x70\x27\x57\x13" + TRACK2 + b"\x5a\x08" + TRACK2[:8] + b"\x9f\x1f\x05" + b"75319",
 }
 
 
@@ -186,7 +186,7 @@ NONSENSE = [
     b"\x08" + Item(MSR, msr.build(msr.Swipe({1: f"%B{PAN}^{HOLDER}^2812".encode(), 2: b";49"}))).encode(),
     b"\1" + encode((Item(0x57, TRACK2), Item(0x5F20, HOLDER.encode())))[:-3],
     TRACK2,
-    f"%B{PAN}^{HOLDER}^28122019876543210000?".encode(),
+    f"%B{PAN}^{HOLDER}^28122017531908642000?".encode(),
 ]
 
 
