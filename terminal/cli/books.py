@@ -176,9 +176,11 @@ def totals(common: Common, day: str | None, zone: str | None) -> None:
     are days in UTC.
     """
     where = _zone(zone)
-    wanted = _date(day) if day is not None else system_now().astimezone(where).date()
+    said = _date(day) if day is not None else None
     book = Journal.read(common.home / JOURNAL_FILE)
     try:
+        now = system_now()
+        wanted = said or max(now, book.last_at or now).astimezone(where).date()  # the device's clock may be behind
         payments = book.payments()
         gone = book.totals(scheme, gone=True)
     finally:

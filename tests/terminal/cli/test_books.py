@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,16 @@ def test_the_totals_of_a_day(shop: Shop) -> None:
     code, lines = shop.lines("totals", "--day", day, "--zone", "UTC")
     assert lines[-1] == f"{day}: net EUR 27.00"
     assert "EUR       visa    manual  charged    2      EUR 32.00" in lines
+
+
+def test_a_device_whose_clock_is_behind_shows_the_day_of_its_latest_payments(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.charge("12.00", "order-1")
+    today = shop.world.loop.now()
+    monkeypatch.setattr("terminal.cli.books.system_now", lambda: today - timedelta(days=365))
+    code, lines = shop.lines("totals", "--zone", "UTC")
+    assert (code, lines[-1]) == (0, f"{today.date().isoformat()}: net EUR 12.00")
 
 
 def test_the_totals_of_a_day_without_payments(shop: Shop) -> None:
