@@ -232,6 +232,11 @@ def _card(pieces: list[Any]) -> StripeCard:
     return read_card(tracks.get(1), tracks.get(2), tracks.get(3))
 
 
+def is_swipe(message: bytes) -> bool:
+    """Whether it is one, readable or not, in the format of any make."""
+    return any((found := _fit(frame, message)) is not None and found.tracks for frame in FRAMES.values())
+
+
 def describe(message: bytes) -> str:
     """What a message is, without card data."""
     for make, frame in FRAMES.items():

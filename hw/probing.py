@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
 
+from hw import magstripe
 from hw.errors import LineGone, NoAnswer, NotSupported, ReaderError
 from hw.line import Link
 from hw.link import open_link
+
+SWIPED: Final = "a stripe reader: a card was swiped meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ async def probe(line: str, drivers: Iterable[str], stable: str = "", *, patience
             heard += counted.heard
         finally:
             await link.close()
+        if counted.swiped:
+            return Probed(line, "magstripe", reader_url("magstripe", stable or line), SWIPED, tuple(asked), heard)
     return Probed(line, asked=tuple(asked), heard=heard)
 
 
@@ -87,21 +92,32 @@ def _with_settings(line: str, settings: Mapping[str, str]) -> str:
 
 
 class _Counted(Link):
-    """A line that counts what comes. Closing it is its owner's."""
+    """A line that counts what comes, and knows a swipe when it hears one. Closing it is its owner's."""
 
     def __init__(self, link: Link) -> None:
         super().__init__(link.name)
         self._link, self.heard = link, 0
+        self._stripes, self._swiped = magstripe.Framer(), False
+
+    @property
+    def swiped(self) -> bool:
+        """Whether a card was swiped meanwhile, in any make's format."""
+        self._listen(self._stripes.quiet())
+        return self._swiped
 
     async def read(self) -> bytes:
-        data = await self._link.read()
-        self.heard += len(data)
-        return data
+        return self._heard(await self._link.read())
 
     def take(self) -> bytes:
-        data = self._link.take()
+        return self._heard(self._link.take())
+
+    def _heard(self, data: bytes) -> bytes:
         self.heard += len(data)
+        self._listen(self._stripes.feed(data))
         return data
+
+    def _listen(self, messages: list[bytes]) -> None:
+        self._swiped |= any(map(magstripe.is_swipe, messages))
 
     def discard(self) -> None:
         self._link.discard()
@@ -152,7 +168,7 @@ async def _acs(link: Link) -> str:
 
     channel = Channel(Wire(link, ENVELOPE.framer(), ENVELOPE.language()), ENVELOPE, _unheard)
     await channel.ask(Kind.GET_SLOT_STATUS)
-    return "a reader of ACS's"
+    return "a reader of ACS's; contactless cards come with ?slot=picc"
 
 
 async def _vivopay(link: Link) -> str:

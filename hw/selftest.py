@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import platform
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
 from hw import finding
 from hw.apdu import Command
+from hw.atr import DIRECT, INVERSE
 from hw.card import Card, ChipCard, EntryMode, ManualCard, SealedCard
-from hw.errors import Cancelled, CardError, CardGone, LineError, ReaderError, TimedOut
+from hw.errors import BadAddress, Cancelled, CardError, CardGone, LineError, ReaderError, TimedOut
+from hw.link import line_settings
 from hw.reader import Reader, parse_address
 
 State = Literal["passed", "failed", "left out"]
@@ -30,7 +32,9 @@ HELD_BACK: Final = 0.014, 0.040
 """Seconds of a round trip that look like an FTDI adapter which waits 16 ms before it passes on a few bytes."""
 
 _CABLE: Final = "Try a shorter or shielded cable, another port or adapter, and a lower speed."
-_LATENCY: Final = "Round trips look as if an adapter holds bytes back for 16 ms: see its latency timer."
+_LATENCY: Final = "An adapter seems to hold bytes back for 16 ms: set its latency timer (docs/wiring.md)."
+
+_TAKE_AWAY: Final = "a card was there already; take it away, and test again with --no-card"
 
 _DIRECTORIES: Final = {EntryMode.CHIP: b"1PAY.SYS.DDF01", EntryMode.CONTACTLESS: b"2PAY.SYS.DDF01"}
 
@@ -104,6 +108,10 @@ async def greet(card: ChipCard) -> str:
     return f"it has no directory of applications ({response.sw:04X})"
 
 
+class _NotTried(Exception):  # never leaves this module
+    """Why a step had no chance."""
+
+
 class SelfTest:
     """Goes through the steps with a reader that is not open.
 
@@ -134,9 +142,9 @@ class SelfTest:
         try:
             if await self._step("opens and answers", self._opens):
                 await self._with_a_card()
-                await self._step("opens again", self._opens_again)
                 await self._step("a wait ends on time", self._waits)
                 await self._step("a wait can be called off", self._calls_off)
+                await self._step("opens again", self._opens_again)
         finally:
             await self._reader.close()
         self._count()
@@ -153,6 +161,8 @@ class SelfTest:
         began = self._clock()
         try:
             step = Step(name, "passed", await work(), seconds=round(self._clock() - began, 3))
+        except _NotTried as why:
+            step = Step(name, "left out", str(why))
         except ReaderError as error:
             step = Step(name, "failed", str(error), error.advice, round(self._clock() - began, 3))
         self._add(step)
@@ -180,8 +190,8 @@ class SelfTest:
         except TimedOut:
             return "no card came, and that was told on time"
         except CardError as error:
-            return f"a card was there: {error}"
-        return "a card was there already"
+            raise _NotTried(f"a card was there: {error}") from None
+        raise _NotTried(_TAKE_AWAY)
 
     async def _calls_off(self) -> str:
         """By the first look for a card: whatever the reader is told, it has been told by then."""
@@ -193,10 +203,10 @@ class SelfTest:
         except Cancelled:
             return "it was called off at once"
         except CardError as error:
-            return f"a card was there: {error}"
+            raise _NotTried(f"a card was there: {error}") from None
         finally:
             wait.cancel()
-        return "a card was there already"
+        raise _NotTried(_TAKE_AWAY)
 
     async def _card_comes(self) -> str:
         self._tell("Present a card now, and leave it there.")
@@ -234,9 +244,11 @@ class SelfTest:
         name = "the line is clean"
         if not sent:
             return
-        said = f"{sent} frames, of which not answered well: {bad or 'none'}"
+        said = f"{sent} frame{'' if sent == 1 else 's'}, of which not answered well: {bad or 'none'}"
         if bad > max(BAD_FEW, sent * BAD_SHARE):
             self._add(Step(name, "failed", said, _CABLE))
+            return
+        if self.report.steps[0].state == "failed":  # too little was said to praise the line
             return
         slow = trip is not None and HELD_BACK[0] <= trip <= HELD_BACK[1]
         self._add(Step(name, "passed", said, _LATENCY if slow else ""))
@@ -245,7 +257,8 @@ class SelfTest:
 def _described(card: Card) -> str:
     match card:
         case ChipCard():
-            kind = "ATR" if card.entry_mode is EntryMode.CHIP else "ATS"
+            made_up = card.answer[:1] in (bytes((DIRECT,)), bytes((INVERSE,)))  # as PC/SC readers do for a tap
+            kind = "ATR" if made_up or card.entry_mode is EntryMode.CHIP else "ATS"
             return f"a card by {card.entry_mode.value}, its {kind} has {len(card.answer)} bytes"
         case SealedCard():
             return f"a card by {card.entry_mode.value}, {card.masked_pan}, encrypted by the reader ({card.scheme})"
@@ -263,9 +276,12 @@ def about_machine() -> dict[str, str]:
 def about_line(reader: Reader) -> dict[str, str]:
     """The line of a reader: which port, and what is known of it."""
     address = parse_address(reader.url)
-    options = dict(address.options) if "socket://" in address.line else {**reader.LINE, **address.options}
-    said = {"line": " ".join((address.line or "none", *(f"{name}={value}" for name, value in options.items())))}
-    if "://" in address.line or not address.line.startswith("/"):
+    said = {"line": address.line or "none"}
+    if own := {name: value for name, value in reader.options.items() if name in address.options}:
+        said["options"] = " ".join(f"{name}={value}" for name, value in own.items())
+    if address.line.startswith(("/", "rfc2217://")):
+        said["line"] += f", {_settings(reader.url, {**reader.LINE, **address.options}, own)}"
+    if not address.line.startswith("/"):
         return said
     port = finding.port_at(address.line, finding.ports())
     if port is not None:
@@ -274,3 +290,13 @@ def about_line(reader: Reader) -> dict[str, str]:
     if held is not None:
         said["latency"] = f"{held} ms"
     return said
+
+
+def _settings(url: str, options: Mapping[str, str], own: Iterable[str]) -> str:
+    """Of the line, as one says them: ``115200 baud, 8N2``."""
+    try:
+        line = line_settings(url, {name: value for name, value in options.items() if name not in own})
+    except BadAddress:  # which opening it says better
+        return "settings that make no sense"
+    flow = "" if line.flow == "none" else f", {line.flow}"
+    return f"{line.baud} baud, {line.bits}{line.parity[0].upper()}{line.stop}{flow}"

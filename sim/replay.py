@@ -13,7 +13,7 @@ compared masked, so that nobody's number need be known. Not modelled: pace, unle
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -21,6 +21,9 @@ from hw.errors import LineGone, ProtocolError, ReaderError
 from hw.trace import Traced, read_trace
 from sim.dialects import DIALECTS, Dialect
 from sim.reader.line import Line, PtyLine, SocketLine
+
+SETTLES = 0.25
+"""Seconds in which nobody drops what came, before a swipe: whoever opens a line and then waits does so twice."""
 
 
 class Deviation(ReaderError):
@@ -129,7 +132,7 @@ class Replay:
         listening = getattr(self._line, "listening", None)
         for seconds, frame in self._recording.unasked:
             if listening is not None:
-                await listening()
+                await _waited_for(listening)
             await self._say([(seconds, frame)], b"")
             self.played += 1
             self._heard(self.played)
@@ -175,6 +178,15 @@ class Replay:
             said = self._dialect.fitted(frame, command) if _whole(self._dialect, frame) else self._dialect.damaged
             self._language.masked(said)  # which follows the conversation
             await self._line.write(said)
+
+
+async def _waited_for(listening: Callable[[], Awaitable[None]]) -> None:
+    """Until somebody listens, and has done with dropping what was there before."""
+    await listening()
+    with suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(SETTLES):
+                await listening()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,13 +61,13 @@ def emulate(
     at the end of the input, or when the plug is pulled (--misbehave unplug).
     """
     from hw.errors import ReaderError
-    from sim.card import CardFileError, names
-    from sim.reader.presenting import PRESENTERS, stripe_named
-    from sim.reader.stripes import CARDS
+    from sim.card import CardFileError
+    from sim.reader.presenting import PRESENTERS
     from terminal import log
 
     kind = PRESENTERS[reader]
-    ways = _ways(kind, tap, insert, swipe)
+    said = _ways(kind, tap, insert, swipe)
+    ways = said or kind.WAYS[:1]
     if pty and socket:
         raise click.UsageError("Say either --pty or --socket.")
     if seal and reader != "vivopay":
@@ -75,18 +75,13 @@ def emulate(
     known = [fault.value for fault in kind.FAULTS]
     if wrong := [fault for fault in faults if fault not in known]:
         raise click.UsageError(f"{reader} does not know {wrong[0]!r} (it knows: {', '.join(known)}).")
-    try:
-        stripe_named(card)
-    except CardFileError:
-        if card not in names() and not card.endswith(".toml"):
-            known = sorted({*names(), *(CARDS if ways == ("swipe",) else ())})
-            raise click.UsageError(f"There is no card {card!r} (there are: {', '.join(known)}).") from None
+    _check_card(card, ways)
 
     def say(event: str, plain: str, **facts: str) -> None:
         click.echo(json.dumps({"event": event, **facts}) if as_json else plain)
 
-    started = Emulation(kind, ways or kind.WAYS[:1], card, faults, say, {"seal": seal} if seal else {})
-    at_once = bool(ways) and every is None
+    started = Emulation(kind, ways, card, faults, say, {"seal": seal} if seal else {})
+    at_once = bool(said) and every is None
     log.guard_last_resort()
     try:
         asyncio.run(started.run(socket=socket, every=every, at_once=at_once))
@@ -108,6 +103,23 @@ def _ways(kind: type[Presenter], tap: bool, insert: bool, swipe: bool) -> tuple[
     if kind.DRIVER == "acs" and len(ways) > 1:
         raise click.UsageError("acs has one slot at a time: say either --insert or --tap.")
     return ways
+
+
+def _check_card(card: str, ways: tuple[Way, ...]) -> None:
+    """Before anybody is told where the reader is: whether the card can be presented so."""
+    from sim.card import CardFileError, inserted, names, tapped
+    from sim.reader.presenting import stripe_named
+    from sim.reader.stripes import CARDS
+
+    forms: dict[str, Callable[[str], object]] = {"tap": tapped, "insert": inserted, "swipe": stripe_named}
+    known = {*names(), *(CARDS if ways == ("swipe",) else ())}
+    if card not in known and not card.endswith(".toml"):
+        raise click.UsageError(f"There is no card {card!r} (there are: {', '.join(sorted(known))}).")
+    try:
+        for way in ways:
+            forms[way](card)
+    except CardFileError as error:
+        raise click.UsageError(f"--{way}: {error}.") from None
 
 
 class Emulation:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -170,7 +170,7 @@ class VivopayEmulator:
     async def _say(self, message: Message, status: int, data: bytes = b"") -> None:
         await self._mouth.say(message.command, status, data)
 
-    def _later(self, work: Awaitable[None]) -> None:
+    def _later(self, work: Coroutine[None, None, None]) -> None:
         async def guarded() -> None:
             with suppress(LineGone):
                 await work
@@ -178,6 +178,7 @@ class VivopayEmulator:
             self._waiting.clear()
 
         self._job = asyncio.create_task(guarded())
+        self._job.add_done_callback(lambda _: work.close())  # it may be called off before it begins
         self._waiting.set()
 
     async def _next(self, *sources: Source) -> tuple[Source, Card]:

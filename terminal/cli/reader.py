@@ -49,6 +49,8 @@ def list_(common: Common, ask: bool) -> None:
             common.screen.result({"event": "port", **facts}, ())
         rows.append((port.name, port.what, _seems(port, answer)))
     text = columns(rows) if found else ["There is no serial port."]
+    advice = dict.fromkeys(answer.error.advice for answer in probed.values() if answer.error is not None)
+    text = [*text, *filter(None, advice)]
     common.screen.result({"event": "result", "ports": len(found), "exit_code": 0}, text)
 
 
@@ -82,6 +84,7 @@ def probe(common: Common, port: str | None) -> int:
     there = [answer for answer in answers if answer.driver]
     code = 0 if there else READER_FAILED
     text = [printable(f"{answer.url}  {answer.says}".rstrip()) for answer in there] or ["No reader answers."]
+    text += [f"{answer.error}  {answer.error.advice}".rstrip() for answer in answers if answer.error is not None]
     common.screen.result({"event": "result", "readers": len(there), "exit_code": code}, text)
     return code
 
@@ -217,9 +220,13 @@ def _seems(port: Port, answer: Probed | None) -> str:
 
 
 def _why_not(answer: Probed) -> str:
+    from hw.probing import reader_url
+
     if answer.heard:
-        return "Something talks there: check the baud rate, or name the driver: `till reader test vivopay://...`."
-    return "Check power and cable. A stripe reader says nothing until a swipe: `till reader watch magstripe://...`."
+        named = reader_url("vivopay", answer.line)
+        return f"Something talks there: check the baud rate, or name the driver: `till reader test {named}`."
+    silent = "Check power and cable. A stripe reader says nothing until a swipe: swipe a card while it is asked"
+    return f"{silent}, or `till reader watch {reader_url('magstripe', answer.line)}`."
 
 
 def _port_facts(port: Port) -> dict[str, Any]:

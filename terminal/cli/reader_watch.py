@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from hw.card import ChipCard
@@ -20,6 +21,9 @@ from terminal.cli.reader_cards import facts_of, in_words
 
 LOOK: Final = 0.5
 """Seconds between two looks for a reader that was unplugged: soon enough for whoever plugs it in."""
+
+AGAIN: Final = 1.0
+"""Seconds after a card that the reader has read by itself: one that is left there is shown once a second."""
 
 _TOLD: Final[dict[type[ReaderEvent], tuple[str, str]]] = {
     CardInserted: ("card_inserted", "a card is there"),
@@ -47,6 +51,8 @@ class Watch:
                 try:
                     if await self._one() and left is not None:
                         left -= 1
+                    if self._reader.capabilities.own_kernel and left != 0:
+                        await asyncio.sleep(AGAIN)
                 except LineError as error:
                     self._error(error)
                     await self._come_back()
@@ -68,11 +74,9 @@ class Watch:
     async def _come_back(self) -> None:
         """Look for the reader, under its name or another, until it can be opened."""
         while True:
-            try:
+            await asyncio.sleep(LOOK)
+            with suppress(ReaderError):
                 await self._reader.open()
-            except ReaderError:
-                await asyncio.sleep(LOOK)
-            else:
                 return
 
     def _told(self, event: ReaderEvent) -> None:

@@ -182,7 +182,7 @@ def test_a_reader_that_was_unplugged_is_opened_under_its_new_name(monkeypatch: p
 EMULATED: dict[str, tuple[Started, Started, str]] = {
     "pn532": (pn532.on_pty, pn532.on_socket, "PN532 1.6"),
     "gemcore": (gemcore.on_pty, gemcore.on_socket, "GemCore-Tillwright-1.0"),
-    "acs": (acs.on_pty, acs.on_socket, "a reader of ACS's"),
+    "acs": (acs.on_pty, acs.on_socket, "a reader of ACS's; contactless cards come with ?slot=picc"),
     "vivopay": (vivopay.on_pty, vivopay.on_socket, "NEO v1.00.000"),
 }
 
@@ -256,6 +256,26 @@ def test_a_stripe_reader_that_takes_commands_is_known_by_its_ack() -> None:
         await obeying
         await line.close()
         assert probed.url == "magstripe:///dev/serial/by-id/x"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("make", magstripe.FORMATS)
+@pytest.mark.parametrize("driver", [driver for driver in ASKED if driver != "magstripe"])
+def test_a_stripe_reader_is_known_by_a_swipe_whatever_is_asked(driver: str, make: str) -> None:
+    async def main() -> None:
+        line = PtyLine()
+
+        async def swipe() -> None:
+            await line.read()
+            await magstripe.MagstripeEmulator(line, make).swipe("visa")
+
+        swiping = asyncio.create_task(swipe())
+        probed = await probe(line.path, [driver])
+        await swiping
+        await line.close()
+        assert (probed.driver, probed.url) == ("magstripe", f"magstripe://{line.path}")
+        assert "4111111111111111" not in repr(probed)
 
     asyncio.run(main())
 

@@ -206,6 +206,19 @@ def test_what_comes_after_the_end_deviates_too() -> None:
     asyncio.run(main())
 
 
+def test_a_swipe_waits_for_whoever_opens_the_line_and_then_turns_to_it() -> None:
+    """Opening a line drops what came, and so does the wait that follows."""
+
+    async def main() -> None:
+        facts, _, recording = await recorded("magstripe")
+        async with on_pty(recording) as replayed, open_reader(replayed.url) as reader:
+            for _ in range(50):  # the play is told that the line was opened
+                await asyncio.sleep(0)
+            assert await read(reader) == facts
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("place", [place for place in PLACES if place != "magstripe"])
 def test_a_tolerant_play_goes_on_and_begins_anew(place: str) -> None:
     async def main() -> None:

@@ -156,6 +156,9 @@ def test_the_plug_is_pulled_on_request_and_that_ends_it(driver: str) -> None:
         (("pn532", "--tap", "--encrypt", "aes"), "--encrypt is for vivopay"),
         (("pn532", "--tap", "--misbehave", "explode"), "pn532 does not know 'explode' (it knows: garbage, "),
         (("pn532", "--tap", "--card", "visa-credid"), "There is no card 'visa-credid' (there are: amex, "),
+        (("pn532", "--tap", "--card", "visa"), "There is no card 'visa' (there are: amex, "),
+        (("magstripe", "--swipe", "--card", "garbled"), "--swipe: the card 'garbled' has no number"),
+        (("gemcore", "--insert", "--card", "nowhere.toml"), "--insert: "),
         (("punchcard",), "'punchcard' is not one of"),
     ],
 )

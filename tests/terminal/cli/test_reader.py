@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hw.errors import LineError
 from hw.finding import Port
 from terminal.cli.entry import main
 from tests.hil.emulated import environment, running
@@ -63,6 +64,7 @@ def test_list_shows_each_port_and_what_is_there(
     assert "nobody answers; vivopay or magstripe by its USB ids" in lines[2]
     assert "not asked: an Arduino" in lines[3]
     assert "not asked: there is no such port" in lines[4]
+    assert lines[5:] == [LineError.advice]
     assert [one["event"] for one in facts] == ["port"] * 4 + ["result"]
     assert facts[0]["reader"] == "gemcore:///dev/serial/by-id/usb-Gem"
     assert facts[3]["error"] == "/dev/ttyNowhere: there is no such port"
@@ -98,10 +100,12 @@ def test_probe_of_all_ports(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     with running("emulate", "acs", "--insert") as url:
         known_ports(monkeypatch, Port(path_of(url), 0x072F, 0x0001), Port("/dev/ttyACM7", 0x2341, 0x0043))
         assert main(["reader", "probe"]) == 0
-        assert (
-            capsys.readouterr().out
-            == f"acs://{path_of(url)}  a reader of ACS's; contactless cards come with ?slot=picc\n"
-        )
+        says = "a reader of ACS's; contactless cards come with ?slot=picc"
+        assert capsys.readouterr().out == f"acs://{path_of(url)}  {says}\n"
+    known_ports(monkeypatch, Port("/dev/ttyNowhere"))
+    assert main(["reader", "probe"]) == 5
+    told = capsys.readouterr().out
+    assert told == f"No reader answers.\n/dev/ttyNowhere: there is no such port  {LineError.advice}\n"
     known_ports(monkeypatch)
     assert main(["reader", "probe"]) == 5
     assert capsys.readouterr().out == "No reader answers.\n"
