@@ -264,18 +264,18 @@ class Framer:
                 continue
             if len(held) < size:
                 return
-            if size > len(ACK) - 2 and self.ambled and len(held) == size:
-                return
-            if size == len(ACK) - 2 or self._adds_up(size):
+            acknowledges = size == len(ACK) - 2
+            good = acknowledges or sum(held[_body(held) : size]) & 0xFF == 0
+            if good and self.ambled and not acknowledges:
+                if len(held) == size:
+                    return
+                good = held[size] == 0
+            if good:
                 frames.append(b"\0" + bytes(held[:size]) + b"\0")
                 del held[:size]
             else:
                 frames.append(BROKEN)
                 self._skip(1)
-
-    def _adds_up(self, size: int) -> bool:
-        held = self._held
-        return sum(held[_body(held) : size]) & 0xFF == 0 and not (self.ambled and held[size])
 
     def _skip(self, count: int) -> None:
         """Zeros between frames are nobody's; anything else was no part of one."""

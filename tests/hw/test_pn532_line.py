@@ -68,8 +68,9 @@ def test_an_adapter_that_makes_noise_when_it_is_opened(monkeypatch, noise):
     run(main())
 
 
+@pytest.mark.parametrize("lost", [1, 2, 30])
 @pytest.mark.parametrize("place", range(6, 57, 6))
-def test_a_byte_that_is_lost_from_an_answer_costs_a_pause_and_no_card(monkeypatch, place):
+def test_bytes_that_are_lost_from_an_answer_cost_a_pause_and_no_card(monkeypatch, place, lost):
     async def main():
         async with bench(monkeypatch) as here:
             plastic = Plastic()
@@ -79,7 +80,7 @@ def test_a_byte_that_is_lost_from_an_answer_costs_a_pause_and_no_card(monkeypatc
             async def losing(data):
                 if len(data) > 50 and not spoiled:
                     spoiled.append(data)
-                    data = data[:place] + data[place + 1 :]
+                    data = data[:place] + data[place + lost :]
                 await write(data)
 
             here.line.write = losing
