@@ -55,6 +55,32 @@ def test_a_tap_is_read_over_every_line(place):
     asyncio.run(main())
 
 
+def test_the_driver_says_what_is_published_byte_for_byte(monkeypatch):
+    """But that it asks for two cards at most, where others ask for one: or it would not see the second."""
+
+    async def main():
+        async with bench(monkeypatch) as here:
+            sent, put = [], here.line._out.put
+            here.line._out.put = lambda data: (sent.append(data.hex(" ").upper()), put(data))[1]
+            card = await here.card()
+            assert (await card.transmit(SELECT)).encode() == FCI
+            await card.release()
+            assert sent == [
+                "55 55 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 FF 03 FD D4 14 01 17 00",  # libnfc
+                "00 00 FF 02 FE D4 02 2A 00",
+                "00 00 FF 03 FD D4 12 14 06 00",
+                "00 00 FF 06 FA D4 32 02 00 0B 0A E3 00",
+                "00 00 FF 06 FA D4 32 05 00 01 02 F2 00",
+                "00 00 FF 05 FB D4 4A 02 03 00 DD 00",
+                "00 00 FF 04 FC D4 4A 02 00 E0 00",
+                "00 00 FF 17 E9 D4 40 01 00 A4 04 00 0E 32 50 41 59 2E 53 59 53 2E 44 44 46 30 31 00 8F 00",
+                "00 00 FF 03 FD D4 52 00 DA 00",
+                "00 00 FF 04 FC D4 32 01 00 F9 00",
+            ]
+
+    run(main())
+
+
 def test_type_b_is_read_too(monkeypatch):
     async def main():
         async with bench(monkeypatch) as here:
