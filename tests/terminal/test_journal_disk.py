@@ -274,6 +274,18 @@ def test_after_a_synchronisation_that_failed_nothing_is_written_until_it_is_open
         assert again.verify() == 2
 
 
+def test_no_room_for_the_file_beside_the_journal_is_a_full_disk_and_no_failed_one(path):
+    disk = Watched()
+    with closing(Journal.create(path, "j1", disk=disk)) as journal:
+        kept = journal.begin(charge(1), REQUEST)
+        disk.failing["commit"] = commit_error(sqlite3.SQLITE_IOERR_SHMSIZE)
+        with pytest.raises(JournalUnwritable, match="the disk is full"):
+            approve(journal, kept)
+        disk.failing.clear()
+        approve(journal, kept)
+        assert journal.verify() == 2
+
+
 def test_keys_that_could_not_be_synchronised_are_not_used(path):
     disk = Watched()
     journal = Journal.create(path, "j1", disk=disk)
@@ -354,6 +366,9 @@ def test_the_disk_replaces_whole_files_and_says_what_is_not_confirmed(tmp_path, 
     assert disk.read(path) == b"oLDER"
     with pytest.raises(FileNotFoundError):
         disk.write(tmp_path / "none", 0, b"x")
+    (tmp_path / "file.new").write_bytes(b"what a power cut has left of an earlier one")
+    disk.replace(path, b"older")
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
     real, calls = os.fsync, []
 
     def fsync(descriptor):
@@ -366,9 +381,6 @@ def test_the_disk_replaces_whole_files_and_says_what_is_not_confirmed(tmp_path, 
     with pytest.raises(Unconfirmed):
         disk.replace(path, b"new")
     assert disk.read(path) == b"new"
-    (tmp_path / "file.new").write_bytes(b"what a power cut has left of an earlier one")
-    disk.replace(path, b"older")
-    assert [each.name for each in tmp_path.iterdir()] == ["file"]
 
 
 # -- set aside ------------------------------------------------------------------------------------------------
