@@ -303,6 +303,15 @@ class Journal:
             latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since))
         return [known.payment for known in reversed(latest)]
 
+    def last_answered(self, since: datetime) -> Payment | None:
+        """The last payment of those ``begun_since`` of which the host has said anything."""
+        self._store.fresh()
+        with self._store.damage:
+            for known in self._store.tables.latest(lambda known: known.payment.created_at >= since):
+                if known.payment.charge_id or known.payment.response_code:
+                    return known.payment
+        return None
+
     def unresolved(self) -> list[Payment]:
         """Payments with which something is still to be done (``payment.OPEN``), oldest first."""
         self._store.fresh()

@@ -30,7 +30,11 @@ def follows_another(db: sqlite3.Connection) -> bool:
 
 def rested(db: sqlite3.Connection, memory: timedelta) -> bool:
     """Whether more than ``memory`` lies between two of the latest records. Raises ValueError."""
-    rows = db.execute("SELECT at FROM records ORDER BY seq DESC LIMIT ?", (LATEST,)).fetchall()
+    latest = "SELECT at FROM records ORDER BY seq DESC LIMIT ?"
+    first, last = db.execute(f"SELECT min(at), max(at) FROM ({latest})", (LATEST,)).fetchone()  # noqa: S608
+    if first is None or parse_rfc3339(last) - parse_rfc3339(first) <= memory:  # they are spelt in their order
+        return False
+    rows = db.execute(latest, (LATEST,)).fetchall()
     same = _HOUR if memory >= timedelta(hours=1) else _MINUTE
     return any(
         later[:same] != earlier[:same] and parse_rfc3339(later) - parse_rfc3339(earlier) > memory

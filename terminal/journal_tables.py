@@ -23,6 +23,8 @@ EVERY: Final = 256
 """Records after which there is a checkpoint at the latest."""
 RECENT: Final = 1000
 """How many of the latest payments are looked at, and stay in memory once they were."""
+_BATCH: Final = 64
+"""So many of them are read at a time: mostly the last few are enough."""
 
 _UPSERT: Final = (
     "INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (begun) DO UPDATE SET "
@@ -79,6 +81,7 @@ class Tables:
         self._open = _Listed("open = 1", lambda known: known.payment.state in OPEN)
         self._news = _Listed("news = 1", lambda known: known.news)
         self._latest: dict[int, Known] | None = None
+        self._reaches_back = False
 
     def adopt(self) -> None:
         """Read what is kept, and check and fold the records since the checkpoint."""
@@ -149,19 +152,37 @@ class Tables:
 
     def latest(self, wanted: Fits) -> Iterator[Known]:
         """The latest payments, the last first, for as long as they are ``wanted``; at most ``RECENT``."""
+        return takewhile(wanted, self._backwards())
+
+    def _backwards(self) -> Iterator[Known]:
         if self._latest is None:
-            rows = self._db.execute(
-                "SELECT begun, news, mark, facts FROM payments ORDER BY begun DESC LIMIT ?", (RECENT,)
-            )
-            latest = {known.begun: known for known in map(_known, rows)}
-            latest |= {known.begun: known for known in self._tail.values()}
-            self._latest = {begun: latest[begun] for begun in sorted(latest)[-RECENT:]}
-        return takewhile(wanted, reversed(self._latest.values()))
+            fresh = sorted(known.begun for known in self._tail.values() if known.begun > self.checkpoint)
+            by_begun = {known.begun: known for known in self._tail.values()}
+            self._latest = {begun: by_begun[begun] for begun in fresh[-RECENT:]}
+            self._reaches_back = False
+        told = 0
+        while True:
+            found = list(self._latest.values())
+            yield from reversed(found[: len(found) - told])
+            told = len(found)
+            if self._reaches_back or told >= RECENT:
+                return
+            self._read_back(RECENT - told)
+
+    def _read_back(self, room: int) -> None:
+        """Have some more of the latest in memory, older than those that are."""
+        latest = self._latest or {}
+        before, batch = next(iter(latest), self.checkpoint + 1), min(room, _BATCH)
+        sql = "SELECT begun, news, mark, facts FROM payments WHERE begun < ? ORDER BY begun DESC LIMIT ?"
+        older = [_known(row) for row in self._db.execute(sql, (before, batch)).fetchall()]
+        self._reaches_back = len(older) < batch
+        read = {known.begun: self._tail.get(known.payment.id, known) for known in reversed(older)}
+        self._latest = read | latest
 
     def _changed(self, known: Known) -> None:
         self._open.changed(known)
         self._news.changed(known)
-        if self._latest is not None and known.begun >= next(iter(self._latest), 0):
+        if self._latest is not None and known.begun >= next(iter(self._latest), self.checkpoint + 1):
             self._latest[known.begun] = known
             if len(self._latest) > RECENT:
                 del self._latest[next(iter(self._latest))]

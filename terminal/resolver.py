@@ -61,13 +61,11 @@ class Resolver:
         self._alarmed: set[tuple[str, bool]] = set()
         self._unanswered: set[str] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
-        self._refunds: dict[str, datetime] = {}
+        self._watched: dict[str, datetime] = {}
         exchange.on_refund = self._watch
-        now, alive = clock.now(), journal.last_at
-        began = min(now, alive or now)  # a clock that is ahead at the start makes no refund old
-        for payment in journal.begun_since(began - timedelta(seconds=REFUND_CHECKS[-1])):
-            if payment.kind is Kind.REFUND:
-                self._watch(payment, since=alive)
+        now, self._alive = clock.now(), journal.last_at
+        began = min(now, self._alive or now)  # a clock that is ahead at the start makes no refund old
+        self._refunds_since: datetime | None = began - timedelta(seconds=REFUND_CHECKS[-1])
 
     async def round(self) -> None:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
@@ -93,7 +91,7 @@ class Resolver:
         """Seconds until there is something to do; None when there is nothing open."""
         now = self._clock.now()
         waits = [self._wait(payment) for payment in self._journal.unresolved()]
-        waits += [(at - now).total_seconds() for at in self._refunds.values()]
+        waits += [(at - now).total_seconds() for at in self._refunds().values()]
         return max(0.0, min(waits), self._silence()) if waits else None
 
     def wake(self) -> None:
@@ -212,22 +210,32 @@ class Resolver:
 
     # -- refunds that the host fails later ----------------------------------------------------------------------
 
+    def _refunds(self) -> dict[str, datetime]:
+        """Refunds that are to be looked at again, and when; those of before the start are read when first needed,
+        so that they keep no payment waiting."""
+        since, self._refunds_since = self._refunds_since, None
+        if since is not None:
+            for payment in self._journal.begun_since(since):
+                if payment.kind is Kind.REFUND and payment.id not in self._watched:
+                    self._watch(payment, since=self._alive)
+        return self._watched
+
     def _watch(self, refund: Payment, since: datetime | None = None) -> None:
         """``since``: until then the terminal was there, and made the checks that came before."""
         if self._settings.host.offers_lookup and refund.state is State.APPROVED:
             moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
             later = [moment for moment in moments if since is None or moment > since]
             if later:
-                self._refunds[refund.id] = later[0]
+                self._watched[refund.id] = later[0]
 
     def _refunds_due(self) -> list[str]:
         now = self._clock.now()
-        return [refund_id for refund_id, at in self._refunds.items() if at <= now]
+        return [refund_id for refund_id, at in self._refunds().items() if at <= now]
 
     async def _check(self, refund_id: str) -> None:
         refund = self._journal.payment(refund_id)
         if refund.state is not State.APPROVED:
-            del self._refunds[refund_id]
+            del self._watched[refund_id]
             return
         try:
             await self._be_ready()
@@ -235,7 +243,7 @@ class Resolver:
         except JournalError:
             raise
         except TillError as error:
-            self._refunds[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
+            self._watched[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
             if isinstance(error, HostUnreachable | HostSilent):
                 self._fall_silent()
             return
@@ -243,9 +251,9 @@ class Resolver:
         moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
         later = [moment for moment in moments if moment > now]
         if later and refund.state is State.APPROVED:
-            self._refunds[refund_id] = later[0]
+            self._watched[refund_id] = later[0]
         else:
-            del self._refunds[refund_id]
+            del self._watched[refund_id]
 
 
 def _time() -> float:

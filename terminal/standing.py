@@ -75,10 +75,9 @@ def recall(clock: HostClock, journal: Journal) -> None:
     if last_at is None:
         return
     clock.not_before(last_at)
-    lately = journal.begun_since(last_at - timedelta(hours=1))
-    answered = [payment.created_at for payment in lately if payment.charge_id or payment.response_code]
-    if answered:
-        clock.confirm(answered[-1])
+    answered = journal.last_answered(last_at - timedelta(hours=1))
+    if answered is not None:
+        clock.confirm(answered.created_at)
 
 
 class Standing:

@@ -370,12 +370,13 @@ def test_what_was_asked_for_before_is_told_as_the_file_has_it(steps):
     """Open payments, outcomes and the latest stay in memory once they were asked for."""
 
     def asked():
-        since = [journal.begun_since(NOON + timedelta(seconds=seconds)) for seconds in (-1, 3, 60)]
-        return journal.unresolved(), journal.outcomes(), since
+        since = [NOON + timedelta(seconds=seconds) for seconds in (60, 3, -1)]
+        latest = [(journal.last_answered(moment), journal.begun_since(moment)) for moment in since]
+        return journal.unresolved(), journal.outcomes(), latest
 
     with (
         TemporaryDirectory() as folder,
-        mock.patch.object(journal_tables, "RECENT", 5),
+        mock.patch.multiple(journal_tables, RECENT=5, _BATCH=2),
         closing(Journal.create(Path(folder) / "journal.db", "j1")) as journal,
     ):
         begun = 0
@@ -395,4 +396,17 @@ def test_what_was_asked_for_before_is_told_as_the_file_has_it(steps):
         held = asked()
         journal._store.forget()
         assert asked() == held
-        assert len(held[2][0]) == min(begun, 5)
+        answered, latest = held[2][-1]
+        assert len(latest) == min(begun, 5)
+        assert answered == next((payment for payment in reversed(latest) if payment.charge_id), None)
+
+
+def test_of_a_long_past_only_the_last_few_are_read_where_they_are_enough(journal):
+    for number in range(1, 3 * journal_tables._BATCH):
+        journal.begin(replace(charge(number), reference=f"r{number}"), None)
+        journal.record(f"{number:032x}", Happened.DECLINED, NOON, response_code="51")
+    journal.tidy(whole=True)
+    journal._store.forget()
+    assert journal.last_answered(NOON - DAY).id == f"{number:032x}"
+    assert len(journal._store.tables._latest) == journal_tables._BATCH
+    assert len(journal.begun_since(NOON - DAY)) == number
