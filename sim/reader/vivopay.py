@@ -356,14 +356,16 @@ class VivopayEmulator:
         await self._say(message, OK, answer)
 
     async def _burst(self) -> None:
-        """A card in burst mode is told at once: lights, then its tracks."""
+        """A card in burst mode is told at once: a light, then its tracks. A chip stays in the field."""
         assert self._card is not None
         source, card = self._card
-        if not isinstance(card, Stripe):  # which stays where it is, for whoever asks for it
-            self._came.set()
+        if isinstance(card, Stripe):
+            self._card = None
+        try:
+            got = await read(card, source)
+        except CardError:  # nothing is said of a card that does not read
             return
-        self._card = None
-        shown = (await read(card, source)).texts
+        shown = got.texts or {2: got.track2.hex().upper().rstrip("F").replace("D", "=")}
         texts = "".join(f"{'%' if track == 1 else ';'}{text}?" for track, text in shown.items()).encode("ascii")
         application = MSR_APPLICATION if source is Source.STRIPE else 0x02
         await self._line.write(build_event(bytes.fromhex("03030000")))

@@ -46,11 +46,22 @@ def test_every_emulated_reader_passes(name: str, line: str, tmp_path: Path) -> N
 
 
 @pytest.mark.slow
-def test_passing_apdus_through_a_reader_with_a_kernel(tmp_path: Path) -> None:
-    with running("emulate", "vivopay", "--tap", *AGAIN) as url:
-        done = run_suite(tmp_path, "--reader", f"{url}?mode=passthrough", *PATIENT)
+@pytest.mark.parametrize(
+    ("mode", "ways", "passed"),
+    [
+        ("passthrough", ("--tap",), 12),
+        ("passthrough&interface=contact", ("--insert",), 12),
+        ("contact", ("--insert", "--swipe"), 11),
+        ("burst", ("--tap", "--swipe"), 11),
+    ],
+)
+def test_the_other_modes_of_a_reader_with_a_kernel(
+    mode: str, ways: tuple[str, ...], passed: int, tmp_path: Path
+) -> None:
+    with running("emulate", "vivopay", *ways, *AGAIN) as url:
+        done = run_suite(tmp_path, "--reader", f"{url}?mode={mode}", *PATIENT)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 passed" in done.stdout
+    assert f"{passed} passed" in done.stdout
 
 
 @pytest.mark.slow

@@ -555,6 +555,16 @@ def test_burst_mode() -> None:
             getattr(emulator, way)("amex")
             card = await wait
             assert (card.masked_pan, card.entry_mode) == ("378282*****0005", mode)
+        for chip, last in ((tapped("blocked"), ""), (tapped("maestro"), "9610")):
+            wait = asyncio.create_task(reader.wait_for_card(10))
+            await asyncio.sleep(1)
+            emulator.tap(chip)
+            if not last:
+                with pytest.raises(TimedOut):
+                    await wait
+                continue
+            card = await wait
+            assert (card.masked_pan[-4:], card.entry_mode) == (last, EntryMode.CONTACTLESS)
 
     in_memory(body, "?mode=burst")
 
