@@ -109,6 +109,8 @@ def _planned(seed: int, payments: int, faults: str, *, lookup: bool) -> Day:
         raise click.BadParameter(f"{faults}: {error.strerror}", param_hint="--faults") from None
     except FaultError as error:
         raise click.ClickException(f"{path}: {error}") from None
+    if parsed.line:
+        raise click.ClickException(f"{path}: 'line' is not for a soak: its cards come without a serial line")
     import msgspec
 
     rules, disk = msgspec.to_builtins(parsed.rules), msgspec.to_builtins(parsed.disk)

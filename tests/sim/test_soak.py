@@ -225,6 +225,12 @@ class TestTheCommand:
         assert done.exit_code == 1
         assert f"{rules}: faults: rules[0].do: 'drop_anser' is unknown (one of " in done.output
 
+    def test_rules_for_a_line_are_refused_where_there_is_none(self, tmp_path: Path) -> None:
+        rules = tmp_path / "rules.toml"
+        rules.write_text('[[line]]\ndo = "double"\n')
+        done = CliRunner().invoke(command.soak, ["--faults", str(rules)])
+        assert (done.exit_code, "'line' is not for a soak" in done.output) == (1, True)
+
     def test_a_history_that_cannot_be_written_is_told_before_the_day_begins(self, tmp_path: Path) -> None:
         file = tmp_path / "none" / "history"
         done = CliRunner().invoke(command.soak, ["--payments", "1", "--history", str(file)])
