@@ -51,7 +51,10 @@ SUPERSEDED: _Cause = (401, "4011")
 CREDENTIALS: _Cause = (401, "4010")
 """Nor has it on one that it does not take as ours. The date may be at fault; or the network has delivered the
 request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
-JUDGED = frozenset({404, 409, 422})
+RULE_BROKEN = 422
+"""It has read the request, which asks for what cannot be. Under a key that it knows it would have said the same
+again."""
+JUDGED = frozenset({404, 409, RULE_BROKEN})
 """The host has opened the request and says no. It says 401, 403 and 429 of any request, and may say yes later."""
 GONE = 404
 """It does not know what it had given an id to: nothing is proved by that, but to ask again is no use either."""
@@ -168,6 +171,8 @@ class Asking:
         if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
             errand.key_seen = not doubt
             return self._heard(payment, Reply.SILENT, message=refusal.host_message)
+        if doubt and payment.kind is Kind.REFUND and refusal.status == RULE_BROKEN:
+            return await self._above_what_is_left(payment, refusal, errand)
         proved = refusal.status in JUDGED or (what.act is Act.FORWARD and refusal.status == UNREADABLE)
         if doubt:
             proved = await self._disproved(payment, refusal, errand, resigned=signer is None)
@@ -181,21 +186,38 @@ class Asking:
         A host that had acted would know the idempotency key, and finds it by the bytes before it opens them: so
         it has not, where it says that they break a rule, or (signed under a newer key set than the one that
         sealed them) that they do not open. In the second case it may still be acting on what it let in under the
-        older one, and so nothing is proved while that is possible. A refund that is above what is left proves
-        nothing: it may be the one that was made. A cancel that is refused has not been, since a second one gives
-        the answer of the first; where the host can be asked, it is asked.
+        older one, and so nothing is proved while that is possible. A cancel that is refused has not been, since a
+        second one gives the answer of the first; where the host can be asked, it is asked.
         """
         if payment.kind is Kind.CANCEL:
             return refusal.status == 409 and (
                 not self._settings.host.offers_lookup or await self._stands(payment, errand)
             )
         unreadable = resigned and refusal.status == UNREADABLE and self._older_keys_are_over()
-        return unreadable or (payment.kind is Kind.CHARGE and refusal.status == 422)
+        return unreadable or (payment.kind is Kind.CHARGE and refusal.status == RULE_BROKEN)
 
     def _older_keys_are_over(self) -> bool:
         since, host = self._client.keys_since(), self._settings.host
         life = timedelta(seconds=host.request_life + host.call_timeout)
         return since is not None and self._clock.now() - since > life
+
+    async def _above_what_is_left(self, refund: Payment, refusal: HostRefused, errand: Errand) -> Heard:
+        """What it means that a refund which may have been made is refused for more than is left.
+
+        Had it been made, the host would have said so, for it knows the key. Before that is believed the host is
+        asked for the charge: where all of it was given back there is nothing left to be done, whoever did it.
+        """
+        if self._settings.host.offers_lookup:
+            try:
+                found, _ = await self._found_refund(refund, errand)
+                if found is not None:
+                    self.check(refund, found, looked_up=True)
+                    return self._heard(refund, reply_of(refund, found), **facts_of(refund, found))
+            except _Untold:
+                pass
+            except (HostError, CryptoError):
+                return self._heard(refund, Reply.SILENT, message=refusal.host_message)
+        return self._heard(refund, Reply.DISPROVED, message=refusal.host_message)
 
     async def _stands(self, cancel: Payment, errand: Errand) -> bool:
         try:

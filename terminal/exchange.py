@@ -100,9 +100,16 @@ class Exchange:
         """One round of an open payment. Raises nothing of the host's: what is still not known is still in doubt."""
         return await self._drive(course(payment, self.circumstances), Errand())
 
+    async def pushed(self, payment: Payment) -> Payment:
+        """A round of an open payment, and of what is under way to undo it, however long that was to wait."""
+        for child in self._journal.concerning(payment):
+            if child.state in OPEN:
+                await self.again(child)
+        return (await self.again(self._journal.payment(payment.id))).payment
+
     async def waited_for(self, payment: Payment) -> Payment:
-        """A round of a payment for which somebody waits, and a little longer where the host has not decided."""
-        return await self._watched((await self.again(payment)).payment)
+        """The same of a payment for which somebody waits, and a little longer where the host has not decided."""
+        return await self._watched(await self.pushed(payment))
 
     def happened(self, payment: Payment, happened: Happened, **facts: Any) -> Payment:
         """Write what somebody here has decided. Raises IllegalEvent, JournalError."""

@@ -187,7 +187,10 @@ class Terminal:
                         f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
                         advice="Ask for that refund again to learn it, then for this one.",
                     )
-                return self._given(await self._exchange.waited_for(unknown))
+                known = self._given(await self._exchange.waited_for(unknown))
+                if known.state is State.REFUSED:
+                    await self._exchange.compare_quietly(charge)
+                return known
             await self._be_ready()
             payment = self._exchange.child(charge, Kind.REFUND, given_back, reason)
             try:
@@ -246,9 +249,9 @@ class Terminal:
         """The till does not want the charge, whatever state it is in; the charge as it stands then.
 
         It is on disk at once that it is not to stand; where the host does not answer, ``keep`` and ``resolve`` go
-        on. One that is approved already is canceled as by ``cancel``, and stands where that raises. Raises
-        PaymentRefused for one that was refunded already or is being forwarded, HostRefused for one that is settled,
-        HostUnreachable for one that is approved.
+        on, and so does this, asked again. One that is approved is canceled as by ``cancel``, and stands where that
+        raises. Raises PaymentRefused for one that was refunded already or is being forwarded, HostRefused for one
+        that is settled, HostUnreachable for one that is approved.
         """
         payment = finding.charge(self.journal, reference)
         if payment.state is State.APPROVED:
@@ -262,7 +265,7 @@ class Terminal:
         async with self._turn:
             payment = self.journal.payment(payment.id)
             if payment.state in GONE_ON_WITH:
-                payment = (await self._exchange.again(payment)).payment
+                payment = await self._exchange.pushed(payment)
             return self._given(payment)
 
     def abandon(self, reference: str) -> Payment:

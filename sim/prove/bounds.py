@@ -31,6 +31,7 @@ SEARCHES: tuple[Bounds, ...] = (
     Bounds("errors, no look-up", errors=True, lookup=False, person=True),
     Bounds("refunds", asks=("cancel", "refund"), settles=True, unfit=0, person=True),
     Bounds("refund fails", asks=("refund",), refund_fails=1, person=True),
+    Bounds("refunded by others", asks=("refund",), others=True, unfit=0, person=True),
     Bounds("reversal fails", settles=True, refund_fails=1, unfit=0, person=True),
 )
 """By default one request is under way at a time, besides its copy."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sim.prove.states import UNKNOWN, Age, Booked, Bounds, Known, Move, Packet, Said, World
+from sim.prove.states import UNKNOWN, Age, Booked, Bounds, Known, Move, Packet, Said, Shown, World
 from terminal.payment import Kind
 
 APPROVED, DECLINED, PENDING, CANCELED = "approved", "declined", "pending", "canceled"
 REFUSED = Said("conflict")
 """409: the request was opened, judged, and cannot be."""
+ABOVE = Said("above")
+"""422: more is to be given back than is left."""
 SUPERSEDED = Said("superseded")
 """401 "4011": the key set is. Nothing was done."""
 BLOCKED = Said("blocked")
@@ -78,8 +80,10 @@ def _charge(world: World, packet: Packet, bounds: Bounds) -> Iterator[tuple[Said
 
 def _refund(world: World, packet: Packet) -> Iterator[tuple[Said, World]]:
     charge = world.booked[packet.charge]
-    if charge.status != APPROVED or charge.refunded + packet.amount > charge.amount:
+    if charge.status != APPROVED:
         yield REFUSED, world
+    elif charge.refunded + packet.amount > charge.amount:
+        yield ABOVE, world
     else:
         after = charge._replace(
             refunded=charge.refunded + packet.amount, last_refund=packet.amount, last_key=packet.key
@@ -125,6 +129,9 @@ def by_itself(world: World, bounds: Bounds) -> Iterator[tuple[Move, World]]:
         if charge.stands and not charge.settled and not charge.refunded and bounds.office:
             after = charge._replace(status=CANCELED, by_others=True)
             yield Move("back office cancels", number, fault=True), change(world, number, after)
+        if charge.stands and world.shown is Shown.APPROVED and bounds.others:
+            after = charge._replace(refunded=charge.refunded + 1, others=charge.others + 1)
+            yield Move("somebody else refunds", number, fault=True), change(world, number, after)
     if bounds.revokes:
         if world.blocked:
             yield Move("host lets the device in again"), world._replace(blocked=False)

@@ -49,9 +49,10 @@ def at_rest(world: World, bounds: Bounds, persons: list[int]) -> str:
         if charge.stands and not known:
             states = ", ".join(row.state for row in mine or charges)
             return f"charge {number} stands at the host, and the journal says {states}"
-        if known and not charge.stands and not charge.by_others:
+        if known and not charge.stands and not (charge.by_others or charge.others):
             return f"charge {number} does not stand at the host, and the journal says approved"
-        if any(row.refunded != charge.refunded for row in mine) and not charge.by_others:
+        ours = range(charge.refunded - charge.others, charge.refunded + 1)  # theirs may be learned of, or not
+        if any(row.refunded not in ours for row in mine) and not charge.by_others:
             return (
                 f"of charge {number} the host has given back {charge.refunded}, and the journal has another figure"
             )
@@ -63,7 +64,7 @@ def at_rest(world: World, bounds: Bounds, persons: list[int]) -> str:
 
 
 def _exists(world: World, standing: list[int]) -> bool:
-    if standing or any(charge.by_others for charge in world.booked):
+    if standing or any(charge.by_others or charge.others for charge in world.booked):
         return True
     last = records.last_charge(world.journal)
     return last != UNKNOWN and world.journal[last].state in NOT_SENT

@@ -56,6 +56,8 @@ class Booked(NamedTuple):
     """and its key."""
     by_others: bool = False
     """The back office has canceled it."""
+    others: int = 0
+    """What somebody else has given back of it."""
 
     @property
     def stands(self) -> bool:
@@ -218,6 +220,8 @@ class Bounds(NamedTuple):
     settles: bool = False
     office: bool = False
     """The back office may cancel."""
+    others: bool = False
+    """Somebody else may give back halves of what the shopper saw approved."""
     rotates: bool = False
     """Key sets are renewed and superseded."""
     revokes: bool = False

@@ -138,7 +138,12 @@ def _line(move: Move) -> list[str]:
         return ["start(None)"]
     if move.name in LATER:
         return ["await pending()", LATER[move.name]] if "till" not in move.name else [LATER[move.name]]
-    if move.name in ("back office cancels", "host revokes the device", "host supersedes the key set"):
+    if move.name in (
+        "back office cancels",
+        "somebody else refunds",
+        "host revokes the device",
+        "host supersedes the key set",
+    ):
         return [f"# {move}: the world has no such hand at this moment"]
     return []
 

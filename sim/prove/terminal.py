@@ -255,6 +255,14 @@ class Terminal:
                     yield world, hears(Reply.REFUSED), False
             case "broken":
                 yield world, hears(Reply.SILENT), False
+            case "above":
+                seen = self._search(world, payment)
+                if effect.sent_before and self.bounds.lookup and seen.word == "approved":
+                    reply, facts = self.shipped.believes(world, payment, seen, looked_up=True)
+                    yield world, hears(reply, facts=facts), False
+                    yield world, hears(Reply.SILENT), True
+                else:
+                    yield world, hears(Reply.DISPROVED), False
             case "conflict" if payment.kind is Kind.CHARGE:
                 yield world, hears(Reply.SILENT), False
             case "conflict" if payment.kind is Kind.CANCEL and effect.sent_before:

@@ -34,6 +34,10 @@ def charge(till, reference="r", amount=TWELVE_FIFTY, **words):
     return till.charge(amount, reference=reference, card=TYPED, **words)
 
 
+def away(request):
+    raise httpx.ConnectError("no", request=request)
+
+
 async def statuses(world):
     return [one["status"] for one in await world.books()]
 
@@ -294,6 +298,39 @@ def test_a_cancel_repeats_until_it_is_acknowledged_and_alarms(make):
     assert (cancel, state, found) == (State.APPROVED, State.CANCELED, [])
 
 
+@pytest.mark.parametrize("how", ["void", "charge"])
+def test_who_voids_again_or_asks_again_need_not_wait_for_the_next_try(make, how):
+    world = make()
+
+    async def scenario(till):
+        await charge(till, hold=True)
+        world.network.before = away
+        assert (await till.void("r")).state is State.REVERSING
+        (cancel,) = [payment for payment in till.journal.unresolved() if payment.kind is Kind.CANCEL]
+        world.network.before = lambda request: None
+        again = await (till.void("r") if how == "void" else charge(till))
+        return again.state, again.outcome, till.journal.payment(cancel.id).state, await statuses(world)
+
+    expected = (State.CANCELED, Outcome.DECLINED, State.APPROVED, ["canceled"])
+    assert paying(world, scenario) == (expected, [])
+
+
+def test_a_void_while_the_host_is_away_changes_nothing_of_what_is_owed(make):
+    world = make()
+
+    async def scenario(till):
+        await charge(till, hold=True)
+        world.network.before = away
+        for _ in range(3):
+            assert (await till.void("r")).state is State.REVERSING
+        owed = [payment.kind for payment in till.journal.unresolved()]
+        world.network.before = lambda request: None
+        await till.resolve()
+        return owed, await statuses(world)
+
+    assert paying(world, scenario) == (([Kind.CHARGE, Kind.CANCEL], ["canceled"]), [])
+
+
 @pytest.mark.parametrize("lookup", [True, False])
 def test_a_cancel_that_comes_after_settlement_becomes_a_refund_of_all(make, lookup):
     world = make(offers_lookup=lookup)
@@ -496,6 +533,71 @@ def test_a_charge_that_somebody_else_refunds_too_is_refunded_once_and_the_journa
         return till.journal.payment(paid.id).state
 
     assert paying(world, scenario)[0] is state
+
+
+@pytest.mark.parametrize("lookup", [True, False])
+@pytest.mark.parametrize("theirs", [1250, 1000])
+@pytest.mark.parametrize("acted", [True, False])
+def test_a_refund_in_doubt_that_is_refused_for_more_than_is_left_was_not_made(make, theirs, acted, lookup):
+    """For had it been made, the host would have said so again: it knows the key."""
+    world = make(offers_lookup=lookup)
+
+    async def scenario(till):
+        paid = await charge(till)
+        refund = await doubtful(world, till.refund(paid.charge_id, Amount(400, "EUR"), reason="cold"), acted=acted)
+        if not acted or theirs == 1250:
+            now, left = to_ms(world.loop.now()), 1250 - 400 * acted
+            theirs_of_it = min(theirs, left)
+            world.ledger.add_refund(
+                Refund(
+                    0, "rf_x", paid.charge_id, world.device["terminal_id"], None, theirs_of_it, "by hand", now, None
+                )
+            )
+        known = await till.refund(paid.charge_id, Amount(400, "EUR"), reason="cold")
+        assert known.id == refund.id
+        assert till.journal.unresolved() == []
+        return known.state, known.refund_id != "", till.journal.payment(paid.id).state
+
+    result, _ = paying(world, scenario, host={"offers_lookup": lookup})
+    if acted:
+        assert result == (State.APPROVED, True, State.PARTIALLY_REFUNDED)
+    else:
+        given_back = State.REFUNDED if theirs == 1250 else State.PARTIALLY_REFUNDED
+        assert result == (State.REFUSED, False, given_back if lookup else State.APPROVED)
+
+
+def test_a_refund_of_all_in_doubt_needs_no_other_where_all_was_given_back(make):
+    world = make()
+
+    async def scenario(till):
+        paid = await charge(till)
+        await doubtful(world, till.refund(paid.charge_id, reason="cold"), acted=False)
+        now = to_ms(world.loop.now())
+        world.ledger.add_refund(
+            Refund(0, "rf_x", paid.charge_id, world.device["terminal_id"], None, 1250, "by hand", now, None)
+        )
+        (known,) = await till.resolve()
+        return known.state, till.journal.payment(paid.id).state, len((await world.books())[0]["refunds"])
+
+    assert paying(world, scenario)[0] == (State.APPROVED, State.REFUNDED, 1)
+
+
+def test_where_the_host_cannot_be_asked_about_that_refund_it_stays_in_doubt(make):
+    world = make()
+
+    async def scenario(till):
+        paid = await charge(till)
+        refund = await doubtful(world, till.refund(paid.charge_id, reason="cold"), acted=False)
+        world.fault(
+            {"match": {"call": "refund"}, "do": "status", "status": 422, "code": "4220"},
+            {"match": {"call": "charge_lookup"}, "do": "drop_answer"},
+        )
+        (doubt,) = await till.resolve()
+        world.fault()
+        await till.resolve()
+        return doubt.state, till.journal.payment(refund.id).state
+
+    assert paying(world, scenario) == ((State.IN_DOUBT, State.APPROVED), [])
 
 
 @pytest.mark.parametrize("status", ["canceled", "refunded", "partially_refunded"])
