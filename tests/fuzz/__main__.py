@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("driver", help="acs, gemcore, magstripe, pn532, vivopay or vivopay-apdu")
+    parser.add_argument("driver", help="acs, gemcore, magstripe, pn532, vivopay, vivopay-contact or vivopay-apdu")
     parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
     parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="where inputs are kept (.fuzz)")
     parser.add_argument("--replay", action="store_true", help="run what was kept, and no more")

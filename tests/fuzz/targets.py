@@ -79,6 +79,12 @@ async def _to_vivopay(reader: VivopayEmulator, number: int) -> None:
     reader.tap("visa", as_stripe=bool(number % 2))
 
 
+async def _into_vivopay(reader: VivopayEmulator, number: int) -> None:
+    reader.remove()
+    await asyncio.sleep(6)
+    reader.insert(("visa", "mastercard")[number % 2])
+
+
 async def _to_passed(reader: VivopayEmulator, number: int) -> None:
     reader.remove()
     await asyncio.sleep(6)
@@ -143,6 +149,14 @@ TARGETS: Mapping[str, Target] = {
         ("vivopay:///dev/fuzz", "vivopay:///dev/fuzz?mode=burst", "vivopay:///dev/fuzz?encrypts=yes"),
         lambda line, url: VivopayEmulator(line, seal="tdes" if "encrypts" in url else None),
         _to_vivopay,
+        (vivopay_frames.Framer,),
+        _vivopay,
+        12.0,
+    ),
+    "vivopay-contact": Target(
+        ("vivopay:///dev/fuzz?mode=contact", "vivopay:///dev/fuzz?mode=contact&encrypts=yes"),
+        lambda line, url: VivopayEmulator(line, seal="aes" if "encrypts" in url else None),
+        _into_vivopay,
         (vivopay_frames.Framer,),
         _vivopay,
         12.0,
