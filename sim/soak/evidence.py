@@ -74,11 +74,11 @@ class Evidence:
 
         Either it is too late to cancel, and the host has failed or refused the refund that was to undo the charge.
         Or it has answered a refund with a server error each time, and cannot be asked for a refund without its id.
-        Or it offers no look-ups at all, and has forgotten the key. Or it has told of one charge under two
-        references.
+        Or it offers no look-ups at all, and has forgotten the key, or has failed a refund later. Or it has told of
+        one charge under two references.
         """
         called = [payment for payment in self.payments if payment.id in self.record.for_a_person]
-        found = set(self.mistaken)
+        found = set(self.mistaken | (frozenset() if self.lookup else self.failed_unseen))
         for payment in called:
             if payment.state is State.REVERSING:
                 if self._is_refused(payment):
@@ -105,6 +105,17 @@ class Evidence:
         """References of charges of which the host has failed a refund, as the terminal knows and has told."""
         parents = {p.parent for p in self.payments if p.kind is Kind.REFUND and p.state is State.FAILED}
         return frozenset(self.charges[parent].reference for parent in parents)
+
+    @cached_property
+    def failed_unseen(self) -> frozenset[str]:
+        """References of charges of which the host has failed a refund that the journal still has as approved."""
+        approved = {p.id for p in self.payments if p.kind is Kind.REFUND and p.state is State.APPROVED}
+        return frozenset(
+            charge["reference"]
+            for charge in self.ledger
+            for refund in charge["refunds"]
+            if refund["status"] == "failed" and refund.get("idempotency_key") in approved
+        )
 
     @cached_property
     def mistaken(self) -> frozenset[str]:

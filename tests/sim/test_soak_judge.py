@@ -217,6 +217,16 @@ def test_a_refund_that_failed_later_is_the_tills_to_make_again() -> None:
     assert rules(left(payments=[charge(), replace(refund, state=State.FAILED)])) == set()
 
 
+def test_a_refund_that_failed_later_is_not_seen_where_the_host_cannot_be_asked() -> None:
+    refund = charge(id="c" * 32, kind=Kind.REFUND, parent=KEY, reference="r-all", state=State.APPROVED)
+    paid = charge(state=State.REFUNDED, refunded=1250)
+    amount = {"value": "1250", "currency": "EUR"}
+    failed = {"id": "rf_1", "idempotency_key": refund.id, "amount": amount, "status": "failed", "reason": "r-all"}
+    for lookup in (True, False):
+        seen = evidence(payments=[paid, refund], ledger=[booked(refunds=[failed])], lookup=lookup)
+        assert ("books" in rules(seen)) is lookup
+
+
 @pytest.mark.parametrize(("statuses", "well"), [((409,), True), ((409, 200), False), ((500,), False), ((), False)])
 def test_a_reversal_that_the_host_refused_is_for_a_person(statuses: tuple[int, ...], well: bool) -> None:
     refund = charge(id="c" * 32, kind=Kind.REFUND, parent=KEY, reference="reversal", state=State.REFUSED)
