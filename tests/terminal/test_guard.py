@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 
 from hw.pan import luhn_digit
+from hw.reader import DRIVERS, open_reader, parse_address
 from sim.card import card_file, names
+from sim.reader.direct import DirectReader
 from sim.reader.stripes import CARDS
 from terminal import guard
 from terminal.crypto.policy import Role
@@ -45,6 +47,44 @@ def test_a_reader_in_the_clear_asks_nobody_for_a_card_before_a_live_host():
         guard.check_reader(LIVE, encrypts=False)
     for settings, encrypts in ((LIVE, True), (LAB, False), (SIMULATOR, False)):
         guard.check_reader(settings, encrypts=encrypts)
+
+
+IN_THE_CLEAR = (
+    "acs:///dev/ttyS1",
+    "acs:///dev/ttyS1?slot=picc",
+    "gemcore:///dev/ttyS1",
+    "magstripe:///dev/ttyS1",
+    "pcsc://ACS*",
+    "pn532:///dev/ttyAMA0",
+    "vivopay:///dev/ttyACM0",
+    "vivopay:///dev/ttyACM0?mode=contact",
+    "vivopay:///dev/ttyACM0?mode=burst",
+    "vivopay:///dev/ttyACM0?mode=passthrough",
+)
+
+
+def test_every_driver_is_asked_for_here():
+    assert {url.partition(":")[0] for url in IN_THE_CLEAR} == set(DRIVERS)
+
+
+@pytest.mark.parametrize("url", IN_THE_CLEAR)
+def test_which_readers_are_for_the_lab(url):
+    with pytest.raises(LiveGuardError, match="card data in the clear") as caught:
+        guard.check_reader(LIVE, encrypts=open_reader(url).capabilities.encrypts)
+    assert "Use a reader that encrypts" in caught.value.advice
+
+
+@pytest.mark.parametrize("mode", ["activate", "contact"])
+def test_which_readers_may_take_live_payments(mode):
+    reader = open_reader(f"vivopay:///dev/ttyACM0?mode={mode}&encrypts=yes")
+    guard.check_reader(LIVE, encrypts=reader.capabilities.encrypts)
+
+
+@pytest.mark.parametrize("entry", ["tap", "insert", "swipe"])
+def test_a_reader_without_a_line_is_none_of_them(entry):
+    reader = DirectReader(parse_address(f"sim://visa-credit?entry={entry}"))
+    with pytest.raises(LiveGuardError):
+        guard.check_reader(LIVE, encrypts=reader.capabilities.encrypts)
 
 
 def test_a_pin_key_is_kept_in_software_for_a_simulator_or_a_laboratory_only():
