@@ -17,7 +17,17 @@ from typing import ClassVar, Final
 from hw import pn532_frames as frames
 from hw.apdu import MAX_RESPONSE
 from hw.card import ChipCard, EntryMode
-from hw.errors import BadAddress, CardError, CardGone, LineError, LineGone, NoAnswer, ProtocolError, ReaderError
+from hw.errors import (
+    BadAddress,
+    CardError,
+    CardGone,
+    LineError,
+    LineGone,
+    NoAnswer,
+    NotSupported,
+    ProtocolError,
+    ReaderError,
+)
 from hw.line import Link
 from hw.pn532_chip import Chip
 from hw.pn532_targets import MAX_TARGETS, TYPE_A, TYPE_B, Target, parse_targets
@@ -59,6 +69,9 @@ DATA_LIMIT: Final = frames.PAYLOAD_LIMIT - 3
 HOME_BAUD: Final = "115200"
 """The chip's speed at power-up."""
 
+LEFT_AT: Final = (921600, 460800, 230400)
+"""Speeds at which a chip may have been left: whoever asks for another wants a faster one."""
+
 _AGAIN: Final = "Present the card again, and leave it until it is done."
 _GONE: Final = frozenset((0x01, 0x27, 0x29, 0x2B))
 """Error codes that mean that no card is there, or not the same."""
@@ -80,7 +93,8 @@ class Pn532Reader(Reader):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        if self.options["chip_baud"] != HOME_BAUD and "://" in address.line:
+        self._local = "://" not in address.line
+        if self.options["chip_baud"] != HOME_BAUD and not self._local:
             raise BadAddress(f"{self.url}: chip_baud is for a serial port of this machine, not for a network")
         self._chip: Chip | None = None
         self._card: Pn532Card | None = None
@@ -110,7 +124,11 @@ class Pn532Reader(Reader):
         """Find the chip at the speed where it is, and take it to the one where it shall be."""
         wanted = int(self.options["chip_baud"])
         if wanted == int(HOME_BAUD):
-            await chip.wake()
+            try:
+                await chip.wake()
+            except NoAnswer:
+                if not await self._called_home(chip):
+                    raise
             return
         await link.change_baud(wanted)  # before the chip does: this end may not be able to
         await link.change_baud(int(HOME_BAUD))
@@ -121,6 +139,23 @@ class Pn532Reader(Reader):
             await chip.wake()
         else:
             await chip.change_baud(wanted)
+
+    async def _called_home(self, chip: Chip) -> bool:
+        """Whether it was at a speed where somebody left it who asked for that, and was killed."""
+        if not self._local:
+            return False
+        for baud in LEFT_AT:
+            try:
+                await chip.follow_baud(baud)
+                await chip.wake(again=True)
+            except LineGone:
+                raise
+            except (LineError, NotSupported):  # NoAnswer, or a line that does not go so fast
+                continue
+            await chip.change_baud(int(HOME_BAUD))
+            return True
+        await chip.follow_baud(int(HOME_BAUD))
+        return False
 
     async def close(self) -> None:
         """See Reader; the field goes off, and the chip back to its own speed."""

@@ -66,11 +66,15 @@ class Chip:
         """Whether a command is under way."""
         return self._turn.locked()
 
-    async def wake(self) -> None:
-        """Wake the chip and set it to be a reader (SAMConfiguration, normal mode). Raises NoAnswer, LineGone."""
+    async def wake(self, *, again: bool = False) -> None:
+        """Wake the chip and set it to be a reader (SAMConfiguration, normal mode). Raises NoAnswer, LineGone.
+
+        ``again``: the line has been open for a while, and answers at once.
+        """
         frame = frames.WAKE_UP + frames.command(frames.SAM_CONFIGURATION, b"\x01")
         async with self._turn:
-            await self._ask(frames.SAM_CONFIGURATION, frame, FIRST_ACK_TIMEOUTS, ANSWER_TIMEOUT)
+            tries = (ACK_TIMEOUT,) * 2 if again else FIRST_ACK_TIMEOUTS
+            await self._ask(frames.SAM_CONFIGURATION, frame, tries, ANSWER_TIMEOUT)
 
     async def ask(
         self, code: int, data: bytes = b"", *, timeout: float = ANSWER_TIMEOUT, once: bool = False

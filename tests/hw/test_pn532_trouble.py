@@ -172,6 +172,7 @@ def test_nobody_there_is_no_answer_after_every_try(monkeypatch):
             with pytest.raises(NoAnswer, match=r"no answer to SAMConfiguration within 2.25 s"):
                 await here.reader.open()
             assert len(here.chip.heard) == 3
+            assert here.line.baud == 115200
             await here.reader.open()
 
     run(main())
@@ -288,6 +289,17 @@ def test_the_chip_goes_faster_and_is_left_as_it_was(monkeypatch):
             here.chip.chip.baud = 921600  # as after a crash
             async with here.reader:
                 assert (await here.card()).uid
+
+    run(main())
+
+
+@pytest.mark.parametrize("left_at", [230400, 460800, 921600])
+def test_a_chip_that_was_left_at_another_speed_is_called_home(monkeypatch, left_at):
+    async def main():
+        async with bench(monkeypatch) as here:
+            here.chip.chip.asleep, here.chip.chip.baud = False, left_at
+            assert (await here.card()).uid
+            assert (here.chip.chip.baud, here.line.baud) == (115200, 115200)
 
     run(main())
 
