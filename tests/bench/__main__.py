@@ -17,8 +17,10 @@ from tests.bench.host_lines import hosting
 from tests.bench.journal_lines import bytes_of_a_charge, committing, starting_late
 from tests.bench.machine_lines import stepping
 from tests.bench.measure import Figure
+from tests.bench.open_lines import opening_late
 from tests.bench.reader_lines import exchanging, keeping_pace, resting, unplugging
 from tests.bench.start_lines import starting
+from tests.bench.world_lines import living
 
 Line = Callable[[], Iterable[Figure]]
 
@@ -32,11 +34,13 @@ LINES: Mapping[str, Line] = {
     "journal": committing,
     "journal_bytes": bytes_of_a_charge,
     "start_100k": starting_late,
+    "open_100k": opening_late,
     "host": hosting,
     "reader": exchanging,
     "reader_wire": keeping_pace,
     "reader_idle": resting,
     "reader_unplug": unplugging,
+    "world": living,
 }
 
 HEAD = f"{'':22}{'ours':>10}{'theirs':>10}  {'unit':8}{'ratio':>7}  {'quartiles':>12}  bound"

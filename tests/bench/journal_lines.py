@@ -7,6 +7,8 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timedelta
 from itertools import chain, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from terminal.clock import system_now
+from terminal.clock import rfc3339, system_now
 from terminal.disk import REAL
 from terminal.journal import Journal, SealedRequest
 from terminal.journal_chain import first_facts
@@ -25,6 +27,7 @@ from tests.bench.measure import Figure, Work, alternate
 
 AMOUNT: Final = Amount(1250, "EUR")
 PAST: Final = 100_000
+YEAR: Final = timedelta(days=365)
 OPEN: Final = 50
 COUNTED: Final = 512
 """Charges over which bytes are counted: whole rounds of tidying."""
@@ -178,18 +181,20 @@ def starting_late(rounds: int = 21) -> Iterator[Figure]:
         )
 
 
-def fill(path: Path, past: int) -> None:
-    """A journal of so many approved charges and, unless that is none, fifty that are open; all in one commit."""
-    journal = Journal.create(path, "bench")
+def fill(path: Path, past: int, journal_id: str = "bench") -> None:
+    """A journal of so many approved charges, evenly over a year, and unless that is none fifty that are open."""
+    journal = Journal.create(path, journal_id)
     try:
         store, now = journal._store, system_now()
-        with store.transaction(now) as append:
+        with store.changing():
             for number in range(past):
-                payment = charge(number)
-                append(payment.id, Happened.JOURNALLED, first_facts(payment))
+                at = now - YEAR * (past - number) / past
+                payment = replace(charge(number), created_at=at)
+                store._append(rfc3339(at), payment.id, Happened.JOURNALLED, first_facts(payment), None, ())
                 approved = {"charge_id": f"ch_{payment.id[:24]}", "approved": msgspec.to_builtins(AMOUNT)}
-                append(payment.id, Happened.APPROVED, approved)
+                store._append(rfc3339(at), payment.id, Happened.APPROVED, approved, None, ())
                 journal.acknowledge([payment.id])
+            store.tables.materialise()
         for number in range(OPEN if past else 0):
             journal.begin(charge(past + number), sealed())
     finally:
