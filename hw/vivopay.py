@@ -185,6 +185,7 @@ class VivopayReader(Reader):
         while self._seated:
             if not await self._is_seated(commands):
                 self._seated = self._told = False
+                self.on_event(CardRemoved(url=self.url))
             elif not self._told:
                 self._told = True
                 raise CardError(

@@ -509,8 +509,10 @@ def test_a_card_that_is_still_in_the_slot_pays_for_nobody_else(driving) -> None:
             await reader.wait_for_card(5)
         assert "Take it out" in caught.value.advice
         assert written.says[0x02] == [contact]  # nobody was asked to read it
+        assert events == []
         assert isinstance(await reader.wait_for_card(5), ResultCard)
         assert written.says[0x2C] == []
+        assert events == [CardRemoved]
 
     driving(body)
 
