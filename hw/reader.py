@@ -87,7 +87,8 @@ def parse_address(url: str) -> Address:
         raise BadAddress(f"{url}: {error}") from None
     driver, _, transport = parts.scheme.partition("+")
     if not driver:
-        raise BadAddress(f"{url}: a reader's URL begins with its driver")
+        asks = f"`till reader probe {url}` asks which reader is there, and says its URL." if url[:1] == "/" else ""
+        raise BadAddress(f"{url}: a reader's URL begins with its driver", advice=asks)
     where = f"{transport}://{parts.netloc}{parts.path}" if transport else f"{parts.netloc}{parts.path}"
     return Address(url, driver, where, options)
 

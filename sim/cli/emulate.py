@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import cycle
@@ -192,6 +193,8 @@ class Emulation:
     async def _keys(self, reader: Presenter) -> None:
         from sim.cli.keys import presses
 
+        if sys.stdin.isatty():
+            click.echo("ENTER presents the card, the next takes it away; Ctrl-C ends.", err=True)
         async for _ in presses():
             if self._there:
                 await self._remove(reader)

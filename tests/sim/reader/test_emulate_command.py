@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -166,6 +167,27 @@ def test_what_cannot_be_is_refused(words: tuple[str, ...], why: str) -> None:
     done = CliRunner().invoke(emulate, words)
     assert done.exit_code == 2
     assert why in done.output
+
+
+def test_who_sits_at_a_keyboard_is_told_what_the_keys_do() -> None:
+    keyboard, stdin = os.openpty()
+    program = "from sim.cli.emulate import emulate; emulate()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "pn532"],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(),
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "ENTER presents the card, the next takes it away; Ctrl-C ends.\n"
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(stdin)
+        os.close(keyboard)
 
 
 def test_without_keys_it_says_what_to_say_and_is_never_ready() -> None:

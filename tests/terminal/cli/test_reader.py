@@ -118,6 +118,8 @@ def test_probe_says_why_nobody_answers(silent: str, capsys: pytest.CaptureFixtur
     assert "A stripe reader says nothing until a swipe" in error
     assert main(["reader", "probe", "/dev/ttyNowhere"]) == 5
     assert "there is no such port" in capsys.readouterr().err
+    assert main(["reader", "test", "/dev/ttyNowhere"]) == 5
+    assert "`till reader probe /dev/ttyNowhere` asks" in capsys.readouterr().err
     assert main(["reader", "probe", "punchcard:///dev/ttyS0"]) == 5
     assert "there is no driver named 'punchcard'" in capsys.readouterr().err
 
