@@ -158,9 +158,11 @@ def card_of(result: Result) -> VivopayCard:
 
 
 def was_inserted(result: Result) -> bool:
-    """Whether a card stuck in the slot: also where the reader does not say how it came, and not where it swiped."""
+    """Whether a card stuck in the slot, as the reader says, or a contact transaction that was no swipe."""
     try:
-        return result.find((tlv.MSR,)) is None and result.source is Source.CONTACT
+        if result.find((tlv.MSR,)) is not None:
+            return False
+        return result.code is not None if result.attribution is None else result.source is Source.CONTACT
     except ProtocolError:
         return False
 

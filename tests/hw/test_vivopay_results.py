@@ -13,7 +13,7 @@ from hw import vivopay_msr as msr
 from hw.card import EntryMode, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, ProtocolError
 from hw.vivopay_frames import Message, build_answer, build_command, parse
-from hw.vivopay_result import GO_ONLINE, Result, Source, activation, card_of, contact
+from hw.vivopay_result import GO_ONLINE, Result, Source, activation, card_of, contact, was_inserted
 from hw.vivopay_tlv import ERROR, KSN, MSR, Cover, Item, encode, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
 from hw.vivopay_trace import masked
@@ -267,6 +267,23 @@ def test_a_card_that_wants_to_go_online_and_tells_nothing_is_refused() -> None:
 def test_a_card_that_came_in_a_way_that_nobody_knows_is_none() -> None:
     with pytest.raises(ProtocolError, match="attribution 10h"):
         card_of(result(0x00, 0x10, CLEAR))
+
+
+@pytest.mark.parametrize(
+    ("told", "inserted"),
+    [
+        (result(0x23, 0x00, CLEAR), True),
+        (result(0x0A, 0x00, b""), True),
+        (result(0x23, 0x01, CLEAR), False),
+        (result(0x23, 0x10, CLEAR), False),  # in a way that nobody knows
+        (activation(Message(0x02, 0x0A)), False),
+        (contact(Message(0x60, 0x00, b"\0\0" + CLEAR)), True),
+        (contact(Message(0x60, 0x00, b"\0\0" + Item(MSR, b"").encode())), False),
+        (activation(Message(0x02, 0x00, b"\0" + Item(0xE1, b"\x57\x13").encode())), False),  # nonsense
+    ],
+)
+def test_whether_a_card_stuck_in_the_slot(told: Result, inserted: bool) -> None:
+    assert was_inserted(told) is inserted
 
 
 def test_contact_results() -> None:
