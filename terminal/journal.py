@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from terminal import journal_gaps, journal_swap
-from terminal.clock import Random, parse_rfc3339, rfc3339, system_random
+from terminal import journal_swap
+from terminal.clock import Random, rfc3339, system_random
 from terminal.disk import REAL, Disk
 from terminal.errors import JournalDamaged, JournalError, JournalUnwritable
 from terminal.journal_chain import (
@@ -30,10 +30,8 @@ from terminal.journal_chain import (
     SealedRequest,
     first_digest,
     first_facts,
-    walk,
 )
-from terminal.journal_check import check
-from terminal.journal_compaction import compact, totals
+from terminal.journal_compaction import compact
 from terminal.journal_file import (
     SCHEMA,
     checked_id,
@@ -43,31 +41,24 @@ from terminal.journal_file import (
     looked_at,
     translated,
 )
+from terminal.journal_reading import JournalReading
 from terminal.journal_store import Store
-from terminal.money import Amount
-from terminal.payment import WITHOUT_EFFECT, Happened, Kind, Payment, State, effect_on_charge
+from terminal.payment import Happened, Payment, State, effect_on_charge
 from terminal.side_store import Slots
-from terminal.totals import Bucket, Total
 
 TIDY: Final = 128
 """Records after which there is something to tidy."""
-_BY_CHARGE_ID: Final = "charge_id = ? AND charge_id <> ''"
-"""Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
 
 __all__ = ["Care", "Journal", "Record", "SealedRequest"]
 
 
-class Journal:
+class Journal(JournalReading):
     """See the module. Use ``create`` once, then ``open``; ``read`` looks without writing.
 
     Every method may raise JournalUnwritable (read-only, disk full) or JournalDamaged; a call that raised has
     changed nothing. After a synchronisation that failed nobody knows what the disk holds: every later write is
     refused until the journal is opened anew.
     """
-
-    def __init__(self, store: Store, journal_id: str) -> None:
-        self.path, self.id = store.path, journal_id
-        self._store = store
 
     # -- opening --------------------------------------------------------------------------------------------
 
@@ -236,132 +227,6 @@ class Journal:
         """
         self._store.tidy(least=0 if whole else TIDY)
 
-    # -- reading --------------------------------------------------------------------------------------------
-
-    @property
-    def seq(self) -> int:
-        """The number of the last record: what a vault notes, so that an older journal is noticed."""
-        return self._store.tables.seq
-
-    @property
-    def last_at(self) -> datetime | None:
-        """When the last record was written; None in an empty journal."""
-        self._store.fresh()
-        with self._store.damage:
-            return parse_rfc3339(self._store.tables.last_at) if self._store.tables.last_at else None
-
-    def may_lack(self, memory: timedelta) -> bool:
-        """Whether it may lack payments of more than ``memory`` ago: it follows a damaged journal, or nothing was
-        written for longer than that, as where an old copy of it was put back."""
-        self._store.fresh()
-        with self._store.damage:
-            db = self._store.db
-            return journal_gaps.follows_another(db) or journal_gaps.rested(db, memory)
-
-    @property
-    def kept_since(self) -> datetime | None:
-        """What ended before this has left by compaction; None where nothing has."""
-        self._store.fresh()
-        with self._store.damage:
-            return journal_gaps.kept_since(self._store.db)
-
-    def payment(self, payment_id: str) -> Payment:
-        """One payment by our id; raises JournalError where there is none."""
-        return self._required(payment_id).payment
-
-    def knows(self, payment_id: str) -> bool:
-        """Whether there is a payment of this id."""
-        return self._known(payment_id) is not None
-
-    def charge_by_reference(self, reference: str) -> Payment | None:
-        """The charge of this reference that has, or may yet have, an effect; else the last one without."""
-        charges = self._charges(reference)
-        standing = [charge for charge in charges if charge.state not in WITHOUT_EFFECT]
-        found = standing or charges
-        return found[-1] if found else None
-
-    def charge_by_charge_id(self, charge_id: str) -> Payment | None:
-        """The charge to which the host gave this id."""
-        found = [p for p in self._of_charge_id(charge_id) if p.kind is Kind.CHARGE]
-        return found[-1] if found else None
-
-    def count(self, kind: Kind, of: str) -> int:
-        """How many payments of a kind there are: charges of a reference, refunds or cancels of a charge id."""
-        if kind is Kind.CHARGE:
-            return len(self._charges(of))
-        return sum(payment.kind is kind for payment in self._of_charge_id(of))
-
-    def recent(self, card: str, amount: Amount, since: datetime) -> list[Payment]:
-        """Charges of that card (its keyed hash) and amount among those ``begun_since``."""
-        found = self.begun_since(since) if card else []
-        return [p for p in found if p.kind is Kind.CHARGE and (p.card, p.amount) == (card, amount)]
-
-    def begun_since(self, since: datetime) -> list[Payment]:
-        """Payments begun at ``since`` or later, oldest first, among the latest thousand."""
-        self._store.fresh()
-        with self._store.damage:
-            latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since))
-        return [known.payment for known in reversed(latest)]
-
-    def last_answered(self, since: datetime) -> Payment | None:
-        """The last payment of those ``begun_since`` of which the host has said anything."""
-        self._store.fresh()
-        with self._store.damage:
-            for known in self._store.tables.latest(lambda known: known.payment.created_at >= since):
-                if known.payment.charge_id or known.payment.response_code:
-                    return known.payment
-        return None
-
-    def unresolved(self) -> list[Payment]:
-        """Payments with which something is still to be done (``payment.OPEN``), oldest first."""
-        self._store.fresh()
-        with self._store.damage:
-            return [known.payment for known in self._store.open_payments()]
-
-    def outcomes(self) -> list[Payment]:
-        """Payments with an outcome that has not been acknowledged, oldest first."""
-        self._store.fresh()
-        with self._store.damage:
-            return [known.payment for known in self._store.tables.news()]
-
-    def payments(self) -> list[Payment]:
-        """Every payment, oldest first."""
-        return self._payments("1", (), lambda known: True)
-
-    def concerning(self, charge: Payment) -> list[Payment]:
-        """The refunds and cancels of a charge, oldest first."""
-        return [p for p in self._of_charge_id(charge.charge_id) if p.parent == charge.id]
-
-    def request(self, payment_id: str) -> SealedRequest | None:
-        """The sealed request of an open payment; None where there is none, or where its key is lost."""
-        known = self._known(payment_id)
-        if known is None or known.mark is None or self._store.slots is None:
-            return None
-        with self._store.damage:
-            return self._store.request(payment_id, known.mark)
-
-    def records(self) -> Iterator[Record]:
-        """The chain from its start; raises JournalDamaged at the first link that does not hold."""
-        self._store.fresh()
-        with self._store.damage:
-            for record, _ in walk(self._store.rows(), self._store.tables.base, self._store.tables.base_digest):
-                yield record
-
-    def verify(self) -> int:
-        """Check the whole chain, and that the payments are what it adds up to; the number of records.
-
-        Raises JournalDamaged, naming the record or the payment.
-        """
-        self._store.fresh()
-        with self._store.damage:
-            self._store.db.execute("BEGIN")
-            try:
-                if self._store.slots is None:  # another process may have written just now
-                    self._store.tables.adopt()
-                return check(self._store.db, self._store.rows(), self._store.tables, first_digest(self.id))
-            finally:
-                self._store.db.execute("ROLLBACK")
-
     # -- care -----------------------------------------------------------------------------------------------
 
     def compact(self, before: datetime, at: datetime, scheme: Callable[[str], str]) -> int:
@@ -392,43 +257,3 @@ class Journal:
                 news = {"news": True} if known.news else {}
                 mark = self._store.put_by(known.payment.id, request)
                 append(known.payment.id, Care.CARRIED, first_facts(known.payment) | news, mark)
-
-    def totals(self, scheme: Callable[[str], str], *, gone: bool = False) -> dict[Bucket, Total]:
-        """What was asked and what came of it, by day, currency, scheme, entry mode, kind and state: of every
-        payment, those that compaction removed among them; or of those alone (``gone``)."""
-        self._store.fresh()
-        with self._store.damage:
-            return totals(self._store.db, () if gone else self.payments(), scheme)
-
-    # -- below ----------------------------------------------------------------------------------------------
-
-    def _known(self, payment_id: str) -> Known | None:
-        self._store.fresh()
-        with self._store.damage:
-            return self._store.tables.known(payment_id)
-
-    def _required(self, payment_id: str) -> Known:
-        known = self._known(payment_id)
-        if known is None:
-            raise JournalError(f"there is no payment {payment_id!r} in {self.path}")
-        return known
-
-    def _select(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Known]:
-        self._store.fresh()
-        with self._store.damage:
-            return self._store.tables.select(where, values, fits)
-
-    def _payments(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Payment]:
-        return [known.payment for known in self._select(where, values, fits)]
-
-    def _charges(self, reference: str) -> list[Payment]:
-        return self._payments(
-            "kind = 'charge' AND reference = ?",
-            (reference,),
-            lambda known: known.payment.reference == reference and known.payment.kind is Kind.CHARGE,
-        )
-
-    def _of_charge_id(self, charge_id: str) -> list[Payment]:
-        if not charge_id:
-            return []
-        return self._payments(_BY_CHARGE_ID, (charge_id,), lambda known: known.payment.charge_id == charge_id)
