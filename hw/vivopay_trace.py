@@ -44,6 +44,8 @@ _UIDS: Final = (4, 7, 10)
 """Bytes of a card's anticollision number (ISO/IEC 14443-3)."""
 _SPOKEN: Final = frozenset((0x01, 0x05, 0x09, 0x0A, 0x0B, 0x18, 0x29, 0x61, 0x83))
 """Commands that have nothing to do with a card: their data are numbers of lights and screens, or text."""
+_EVENTS: Final = frozenset((0x01, 0x02, 0x03))
+"""Kinds of burst mode events."""
 _ASKS_FOR_A_PIN: Final = (0x61, 0x02)
 _ASCII: Final = frozenset((*TRACK_1, *TRACK_2, 0x58, 0x5F21, 0x5F22, 0x5F23, 0xDF812A, 0xDF812B))
 """Tags whose values are tracks in ASCII, or parts of them."""
@@ -62,7 +64,7 @@ def describe(frame: bytes) -> str:
     except FramingError:
         return f"{len(frame)} bytes"
     if isinstance(found, BurstEvent):
-        return f"burst event {found.data.hex(' ')}"
+        return f"burst event {_event(found.data).hex(' ')}"
     if isinstance(found, BurstPayload):
         return f"burst card, application {found.application:02X}h, {len(found.tracks)} bytes"
     size = f", {len(found.data)} bytes" if found.data else ""
@@ -83,11 +85,16 @@ def masked(frame: bytes) -> bytes:
 
 def _rebuilt(found: Frame, frame: bytes) -> bytes:
     if isinstance(found, BurstEvent):
-        return build_event(found.data)
+        return build_event(_event(found.data))
     if isinstance(found, BurstPayload):
         return build_payload(BurstPayload(found.status, found.application, masked_text(found.tracks)))
     data = _masked_data(found, is_command(frame, found))
     return build_command(found.command, found.code, data, crc_order(frame))
+
+
+def _event(data: bytes) -> bytes:
+    """Lights, sounds and messages, four bytes each; what is none of them is blanked."""
+    return data if len(data) % 4 == 0 and set(data[::4]) <= _EVENTS else bytes(len(data))
 
 
 def _masked_data(message: Message, command: bool) -> bytes:

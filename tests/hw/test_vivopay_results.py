@@ -12,11 +12,11 @@ from hw import tlv as ber
 from hw import vivopay_msr as msr
 from hw.card import EntryMode, ResultCard, SealedCard, StripeCard
 from hw.errors import CardError, ProtocolError
-from hw.vivopay_frames import Message, build_answer, build_command, parse
+from hw.vivopay_frames import Message, build_answer, build_command, build_event, parse
 from hw.vivopay_result import GO_ONLINE, Result, Source, activation, card_of, contact, was_inserted
 from hw.vivopay_tlv import ERROR, KSN, MSR, Cover, Item, encode, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
-from hw.vivopay_trace import masked
+from hw.vivopay_trace import describe, masked
 
 TRACK2 = bytes.fromhex("4761739001010119D28122011000001230000F")
 CLEAR = encode((Item(0x50, b"VISA"), Item(0x57, TRACK2), Item(0x9F39, b"\7")))
@@ -371,6 +371,13 @@ def test_an_answer_that_nobody_expects_shows_nothing(command: int, status: int) 
         hidden = masked(build_answer(command, status, data))
         assert TRACK2[:8] not in hidden
         assert bytes.fromhex("123456789015") not in hidden
+
+
+@pytest.mark.parametrize("data", [TRACK2, NUMBER, b"\1" + TRACK2[:7], b"DOE/JOHN"])
+def test_an_event_that_is_none_shows_nothing(data: bytes) -> None:
+    sent = build_event(data)
+    assert masked(sent) == build_event(bytes(len(data)))
+    assert describe(sent) == f"burst event {bytes(len(data)).hex(' ')}"
 
 
 def test_a_short_number_in_few_bytes_is_a_number() -> None:
