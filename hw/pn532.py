@@ -93,8 +93,10 @@ class Pn532Reader(Reader):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        self._local = "://" not in address.line
-        if self.options["chip_baud"] != HOME_BAUD and not self._local:
+        local = "://" not in address.line
+        self._may_stray = local and address.options.get("baud", HOME_BAUD) == HOME_BAUD
+        self._strayed = False  # the line is at a speed where the chip is looked for
+        if self.options["chip_baud"] != HOME_BAUD and not local:
             raise BadAddress(f"{self.url}: chip_baud is for a serial port of this machine, not for a network")
         self._chip: Chip | None = None
         self._card: Pn532Card | None = None
@@ -124,10 +126,13 @@ class Pn532Reader(Reader):
         """Find the chip at the speed where it is, and take it to the one where it shall be."""
         wanted = int(self.options["chip_baud"])
         if wanted == int(HOME_BAUD):
+            if self._strayed:
+                await chip.follow_baud(int(HOME_BAUD))
+                self._strayed = False
             try:
                 await chip.wake()
             except NoAnswer:
-                if not await self._called_home(chip):
+                if not self._may_stray or not await self._called_home(chip):
                     raise
             return
         await link.change_baud(wanted)  # before the chip does: this end may not be able to
@@ -142,8 +147,7 @@ class Pn532Reader(Reader):
 
     async def _called_home(self, chip: Chip) -> bool:
         """Whether it was at a speed where somebody left it who asked for that, and was killed."""
-        if not self._local:
-            return False
+        self._strayed = True
         for baud in LEFT_AT:
             try:
                 await chip.follow_baud(baud)
@@ -153,8 +157,10 @@ class Pn532Reader(Reader):
             except (LineError, NotSupported):  # NoAnswer, or a line that does not go so fast
                 continue
             await chip.change_baud(int(HOME_BAUD))
+            self._strayed = False
             return True
         await chip.follow_baud(int(HOME_BAUD))
+        self._strayed = False
         return False
 
     async def close(self) -> None:

@@ -16,6 +16,7 @@ from hw.errors import (
     LineGone,
     NoAnswer,
     ProtocolError,
+    TimedOut,
 )
 from hw.reader import CardInserted, CardRemoved, ReaderBack, ReaderGone, open_reader
 from sim.reader import pn532_chip
@@ -300,6 +301,32 @@ def test_a_chip_that_was_left_at_another_speed_is_called_home(monkeypatch, left_
             here.chip.chip.asleep, here.chip.chip.baud = False, left_at
             assert (await here.card()).uid
             assert (here.chip.chip.baud, here.line.baud) == (115200, 115200)
+
+    run(main())
+
+
+def test_a_search_for_the_chip_that_is_called_off_leaves_the_line_at_its_speed(monkeypatch):
+    async def main():
+        async with bench(monkeypatch) as here:
+            await here.reader.open()
+            here.chip.misbehave(Fault.SILENCE, times=6)
+            with pytest.raises(TimedOut):  # in the middle of it
+                await here.reader.wait_for_card(0.5 + 2.25 + 0.1)
+            assert here.line.baud != 115200
+            here.chip._faults.clear()
+            assert (await here.card()).uid
+            assert here.line.baud == 115200
+
+    run(main())
+
+
+def test_a_speed_that_the_url_names_is_not_left(monkeypatch):
+    async def main():
+        async with bench(monkeypatch, "?baud=57600") as here:
+            here.chip.misbehave(Fault.SILENCE, times=3)
+            with pytest.raises(NoAnswer, match=r"SAMConfiguration within 2.25 s"):
+                await here.reader.open()
+            assert asyncio.get_running_loop().time() == pytest.approx(2.25)
 
     run(main())
 
