@@ -53,7 +53,7 @@ def opening_late(rounds: int = 41) -> Iterator[Figure]:
             "empty",
             "ms",
             bound=2.0,
-            about="a terminal with 100,000 past payments and 50 open ones opened, ready for the next one / the same, "
+            about="a terminal with 100,000 past payments and 50 open ones opened, ready for the next / the same, "
             "its journal empty, on the wall",
         )
         yield measured(time.process_time, httpx.MockTransport(lambda request: httpx.Response(500))).figure(
