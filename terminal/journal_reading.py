@@ -13,12 +13,14 @@ from terminal.journal_chain import Known, Record, SealedRequest, first_digest, w
 from terminal.journal_check import check
 from terminal.journal_compaction import totals
 from terminal.journal_store import Store
+from terminal.journal_tables import RECENT
 from terminal.money import Amount
 from terminal.payment import WITHOUT_EFFECT, Kind, Payment
 from terminal.totals import Bucket, Total
 
 _BY_CHARGE_ID: Final = "charge_id = ? AND charge_id <> ''"
 """Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
+_LATEST_REFUNDS: Final = "begun IN (SELECT begun FROM payments ORDER BY begun DESC LIMIT ?) AND kind = 'refund'"
 
 
 class JournalReading:
@@ -84,24 +86,27 @@ class JournalReading:
 
     def recent(self, card: str, amount: Amount, since: datetime) -> list[Payment]:
         """Charges of that card (its keyed hash) and amount among those ``begun_since``."""
-        found = self.begun_since(since) if card else []
-        return [p for p in found if p.kind is Kind.CHARGE and (p.card, p.amount) == (card, amount)]
+        found = [
+            payment
+            for payment in (self._begun_since(since) if card else ())
+            if payment.card == card and payment.kind is Kind.CHARGE and payment.amount == amount
+        ]
+        return found[::-1]
 
     def begun_since(self, since: datetime) -> list[Payment]:
         """Payments begun at ``since`` or later, oldest first, among the latest thousand."""
-        self._store.fresh()
-        with self._store.damage:
-            latest = list(self._store.tables.latest(lambda known: known.payment.created_at >= since))
-        return [known.payment for known in reversed(latest)]
+        return list(self._begun_since(since))[::-1]
 
     def last_answered(self, since: datetime) -> Payment | None:
         """The last payment of those ``begun_since`` of which the host has said anything."""
-        self._store.fresh()
-        with self._store.damage:
-            for known in self._store.tables.latest(lambda known: known.payment.created_at >= since):
-                if known.payment.charge_id or known.payment.response_code:
-                    return known.payment
-        return None
+        begun = self._begun_since(since)
+        return next((payment for payment in begun if payment.charge_id or payment.response_code), None)
+
+    def refunds_since(self, since: datetime) -> list[Payment]:
+        """Refunds begun at ``since`` or later, oldest first, among the latest thousand payments (and those of
+        which something was written lately)."""
+        found = self._payments(_LATEST_REFUNDS, (RECENT,), lambda known: known.payment.kind is Kind.REFUND)
+        return [payment for payment in found if payment.created_at >= since]
 
     def unresolved(self) -> list[Payment]:
         """Payments with which something is still to be done (``payment.OPEN``), oldest first."""
@@ -161,6 +166,15 @@ class JournalReading:
             return totals(self._store.db, () if gone else self.payments(), scheme)
 
     # -- below ----------------------------------------------------------------------------------------------
+
+    def _begun_since(self, since: datetime) -> Iterator[Payment]:
+        """They, the last one first; the first that was begun before ends it."""
+        self._store.fresh()
+        with self._store.damage:
+            for known in self._store.tables.latest():
+                if known.payment.created_at < since:
+                    break
+                yield known.payment
 
     def _known(self, payment_id: str) -> Known | None:
         self._store.fresh()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from itertools import takewhile
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -150,21 +150,16 @@ class Tables:
         found += filter(fits, self._tail.values())
         return sorted(found, key=lambda known: known.begun)
 
-    def latest(self, wanted: Fits) -> Iterator[Known]:
-        """The latest payments, the last first, for as long as they are ``wanted``; at most ``RECENT``."""
-        return takewhile(wanted, self._backwards())
-
-    def _backwards(self) -> Iterator[Known]:
+    def latest(self) -> Iterator[Known]:
+        """The latest payments, the last first; at most ``RECENT``. Nothing may be written meanwhile."""
         if self._latest is None:
-            fresh = sorted(known.begun for known in self._tail.values() if known.begun > self.checkpoint)
-            by_begun = {known.begun: known for known in self._tail.values()}
-            self._latest = {begun: by_begun[begun] for begun in fresh[-RECENT:]}
+            fresh = [known for known in self._tail.values() if known.begun > self.checkpoint]
+            self._latest = {known.begun: known for known in sorted(fresh, key=lambda known: known.begun)[-RECENT:]}
             self._reaches_back = False
         told = 0
         while True:
-            found = list(self._latest.values())
-            yield from reversed(found[: len(found) - told])
-            told = len(found)
+            yield from islice(reversed(self._latest.values()), told, None)
+            told = len(self._latest)
             if self._reaches_back or told >= RECENT:
                 return
             self._read_back(RECENT - told)

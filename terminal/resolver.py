@@ -22,7 +22,7 @@ from terminal.errors import HostSilent, HostUnreachable, JournalError, TillError
 from terminal.events import Event, Overdue
 from terminal.exchange import Exchange
 from terminal.journal import Journal
-from terminal.payment import OPEN, Kind, Payment, State
+from terminal.payment import OPEN, Payment, State
 from terminal.presence import Presence
 from terminal.recovery import Act
 from terminal.settings import Settings
@@ -215,9 +215,9 @@ class Resolver:
         so that they keep no payment waiting."""
         since, self._refunds_since = self._refunds_since, None
         if since is not None:
-            for payment in self._journal.begun_since(since):
-                if payment.kind is Kind.REFUND and payment.id not in self._watched:
-                    self._watch(payment, since=self._alive)
+            for refund in self._journal.refunds_since(since):
+                if refund.id not in self._watched:
+                    self._watch(refund, since=self._alive)
         return self._watched
 
     def _watch(self, refund: Payment, since: datetime | None = None) -> None:
