@@ -102,10 +102,11 @@ class CrashDisk(Disk):
         """Overwrite bytes of a file."""
         rule = self._begin("write", path)
         self._refuse(rule, path, FsyncFails)
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(offset)
-            old = file.read(len(data))
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            size, old = os.fstat(descriptor).st_size, os.pread(descriptor, len(data), offset)
+        finally:
+            os.close(descriptor)
         super().write(path, offset, data)
         done = _Write(offset, old, data, size)
         self._writes.setdefault(path, []).append(done)

@@ -176,9 +176,14 @@ class HostClock:
         return moment
 
 
+_SECONDS: Final = len("2025-12-13T14:25:30")
+
+
 def rfc3339(moment: datetime) -> str:
     """``2025-12-13T14:25:30Z``: UTC, whole seconds."""
-    return moment.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat()[:_SECONDS] + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

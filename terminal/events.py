@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from terminal.clock import rfc3339
@@ -249,7 +250,12 @@ class RefundFailed(Event):
 
 def name(event: Event) -> str:
     """The event's name for machines: ``pairing_code_shown`` for PairingCodeShown."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+    return _name(type(event))
+
+
+@cache
+def _name(kind: type[Event]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 def as_dict(event: Event) -> dict[str, Any]:
