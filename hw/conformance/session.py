@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import pytest
 
 from hw.card import Card, ChipCard, EntryMode
-from hw.errors import BadAddress, CardError, CardGone, NotSupported, TimedOut
+from hw.errors import BadAddress, CardError, CardGone, LineError, NotSupported, ReaderError, TimedOut
 from hw.reader import Capabilities, Reader, ReaderEvent, open_reader
 from hw.trace import Tracer
 
@@ -173,15 +173,36 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = kept
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """A reader that does not open is told once, and not by every test."""
+    if session.config.option.collectonly or not session.items:
+        return
+
+    async def answers(reader: Reader) -> None:
+        """Opening it has said so."""
+
+    try:
+        session.config.stash[_BENCH].run(answers)
+    except ReaderError as error:
+        raise pytest.UsageError(f"{error}\n       {error.advice}".rstrip()) from None
+
+
 def _needed(item: pytest.Item) -> list[str]:
     return [name for mark in item.iter_markers("capability") for name in mark.args]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """A test that is skipped although the reader declares what it needs is a failure."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A test that is skipped although the reader declares what it needs is a failure.
+
+    Where the line failed that is said, with what to do; ``--tb=long`` shows where.
+    """
     report: pytest.TestReport = yield
     bench = item.config.stash[_BENCH]
+    error = call.excinfo.value if call.excinfo is not None else None
+    if report.failed and isinstance(error, LineError) and item.config.getoption("tbstyle") == "auto":
+        report.longrepr = f"{type(error).__name__}: {error}\n{error.advice}".rstrip()
     if report.skipped and all(can(bench.capabilities, name) for name in _needed(item)):
         why = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hw.errors import LineError, LineGone
 from sim.card import inserted, tapped
 from tests.hil.emulated import environment, run_suite, running, suite_command
 from tests.hw.test_pcsc_pcscd import NAME, free_port, served
@@ -95,6 +96,28 @@ def test_a_card_behind_real_pcsc_passes(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+def test_a_reader_that_is_not_there_is_told_once_and_what_to_do(tmp_path: Path) -> None:
+    done = run_suite(tmp_path, "--reader", "pn532:///dev/ttyNowhere")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: pn532:///dev/ttyNowhere: there is no such port\n" in done.stdout + done.stderr
+    assert "ls /dev/serial/by-id" in done.stdout + done.stderr
+    assert "FAILED" not in done.stdout
+    assert run_suite(tmp_path, "--reader", "pn532:///dev/ttyNowhere", "--collect-only").returncode == 0
+
+
+def test_a_line_that_fails_in_the_middle_is_told_without_a_traceback(tmp_path: Path) -> None:
+    words = ("magstripe", "--swipe", "--misbehave", "unplug")
+    for style, traced in ((), False), (("--tb=long",), True):
+        with running("emulate", *words) as url:
+            done = run_suite(tmp_path, "--reader", url, "-k", "as_the_reader_says", *style)
+        assert done.returncode == pytest.ExitCode.TESTS_FAILED
+        # It was opened once before, which may have been the swipe's moment.
+        assert re.search(rf"{re.escape(url)}: (the device is gone|there is no such port)", done.stdout), done.stdout
+        advised = any(error.advice in done.stdout for error in (LineGone, LineError))
+        assert advised is not traced
+        assert ("hw/reader.py" in done.stdout) is traced
+
+
 def test_only_the_packaged_suite_is_collected(tmp_path: Path) -> None:
     (tmp_path / "test_own.py").write_text("def test_own() -> None:\n    assert False\n")
     with running("emulate", "magstripe", "--swipe") as url:
@@ -134,12 +157,6 @@ def test_what_cannot_be_is_refused_at_once(arguments: tuple[str, ...], why: str,
     done = run_suite(tmp_path, *arguments)
     assert done.returncode == 4
     assert why in done.stderr
-
-
-def test_a_reader_that_is_not_there_fails_with_its_advice(tmp_path: Path) -> None:
-    done = run_suite(tmp_path, "--reader", "pn532:///dev/ttyNowhere", "-k", "opens", "--tb", "short")
-    assert done.returncode == 1
-    assert "there is no such port" in done.stdout
 
 
 def test_without_a_reader_nothing_is_loaded(tmp_path: Path) -> None:
