@@ -29,9 +29,10 @@ from terminal.errors import (
     JournalError,
     TillError,
 )
+from terminal.fit import Answer, check_fit, facts_of, reply_of
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
-from terminal.payment import GRANTED, PAYMENT, Answer, Happened, Kind, Payment, State, check_fit
+from terminal.payment import PAYMENT, Happened, Kind, Payment, State
 from terminal.presence import Presence
 from terminal.recovery import Act, Reply, Sought
 from terminal.settings import Settings
@@ -395,27 +396,3 @@ class Asking:
 
 def _cause(refusal: HostRefused) -> _Cause:
     return refusal.status, refusal.code
-
-
-def reply_of(payment: Payment, answer: Answer) -> Reply:
-    """The answer, where it fits, in the words of the table."""
-    asked, told = payment.amount, answer.amount
-    if answer.happened is Happened.APPROVED and told is not None and told.minor < asked.minor:
-        return Reply.APPROVED_IN_PART
-    return Reply(answer.happened.value)
-
-
-def facts_of(payment: Payment, answer: Answer) -> dict[str, Any]:
-    """What the answer adds to the payment that it fits."""
-    told: dict[str, Any] = {
-        "charge_id": answer.charge_id,
-        "refund_id": answer.refund_id,
-        "authorization_code": answer.authorization_code,
-        "response_code": answer.response_code,
-        "message": answer.message,
-    }
-    if answer.happened in GRANTED:
-        told["approved"] = answer.amount or payment.approved or payment.amount
-    if payment.kind is Kind.CHARGE and answer.happened is Happened.REFUNDED:
-        told["refunded"] = told["approved"].minor
-    return {name: value for name, value in told.items() if value != getattr(payment, name)}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from terminal.payment import OPEN, PAYMENT, Answer, Happened, Kind, Payment, State
+from terminal.fit import Answer
+from terminal.payment import OPEN, PAYMENT, Happened, Kind, Payment, State
 
 
 class Difference(StrEnum):

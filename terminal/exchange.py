@@ -21,11 +21,12 @@ from terminal.clock import HostClock
 from terminal.course import Begin, Course, Do, Ended, Heard, Read, Write, course
 from terminal.errors import CryptoError, HostError, HostSilent, HostUnreachable, JournalError, PaymentRefused
 from terminal.events import Event, OfflineLost, PaymentChanged, RefundFailed, RestoredImageSuspected
+from terminal.fit import Answer
 from terminal.hosts.viopay import ViopayClient
 from terminal.hosts.viopay_wire import CHARGE_ID
 from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
-from terminal.payment import OPEN, PAYMENT, REVERSAL, Answer, Happened, Kind, Payment, State
+from terminal.payment import OPEN, PAYMENT, REVERSAL, Happened, Kind, Payment, State
 from terminal.presence import Presence
 from terminal.reconcile import HostBooks, Reconciler, patiently
 from terminal.recovery import Circumstances, Reversal, Sought

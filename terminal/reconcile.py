@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from terminal.comparison import STANDING, Difference, Reconciliation, Row, judge, pick, to_write
 from terminal.errors import CryptoError, HostError, HostRefused
-from terminal.payment import OPEN, Answer, Kind, Payment
+from terminal.fit import Answer
+from terminal.payment import OPEN, Kind, Payment
 from terminal.turn import Interrupted, Turn
 
 if TYPE_CHECKING:

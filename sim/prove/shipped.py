@@ -15,11 +15,12 @@ from typing import Any, cast
 
 from sim.prove import records
 from sim.prove.states import Age, Bounds, Record, Said, World
-from terminal.asking import Asking, facts_of, reply_of
+from terminal.asking import Asking
 from terminal.course import Begin
 from terminal.errors import HostAnswerInvalid
 from terminal.exchange import Exchange
-from terminal.payment import OPEN, REVERSAL, Answer, Happened, Kind, Payment, State
+from terminal.fit import Answer, facts_of, reply_of
+from terminal.payment import OPEN, REVERSAL, Happened, Kind, Payment, State
 from terminal.recovery import Act, Circumstances, Reply, Sought, decide
 from terminal.settings import HostSettings, Settings
 

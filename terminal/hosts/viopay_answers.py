@@ -21,10 +21,11 @@ from msgspec import Meta, Struct
 from terminal.crypto.keystore import WrappedKey, WrappedKeySet
 from terminal.crypto.policy import Role
 from terminal.errors import AmountError
+from terminal.fit import Answer
 from terminal.hosts.answer import decode, printable, refuse, utc
 from terminal.hosts.viopay_wire import CHARGE_ID, REFUND_ID, Money
 from terminal.money import Amount
-from terminal.payment import Answer, Happened
+from terminal.payment import Happened
 
 # --- as they are in JSON ------------------------------------------------------------------------------------
 

@@ -89,7 +89,7 @@ CHARGE_POINTS = [  # what raises, one after another, in a charge by hand with a 
     "terminal.crypto.signature:hmac_sha256",
     "httpx:AsyncHTTPTransport.handle_async_request",
     "terminal.crypto.envelope:open_envelope",
-    "terminal.payment:check_fit",
+    "terminal.fit:check_fit",
     "terminal.journal:Journal.record",
     "terminal.cli.screen:PlainScreen.event",
 ]

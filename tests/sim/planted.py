@@ -12,9 +12,10 @@ from unittest import mock
 
 from terminal import asking, cards, course, finding, new_charge, recovery
 from terminal.events import CardRead
+from terminal.fit import Answer
 from terminal.hosts.viopay import ViopayClient
 from terminal.journal import Journal, SealedRequest
-from terminal.payment import PAYMENT, Answer, Happened, Kind, Payment, State
+from terminal.payment import PAYMENT, Happened, Kind, Payment, State
 from terminal.recovery import Act, Rule
 
 Planted = Callable[[], AbstractContextManager[Any]]

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from terminal.errors import HostAnswerInvalid
+from terminal.fit import Answer, check_fit
 from terminal.money import Amount
-from terminal.payment import Answer, Happened, Kind, Payment, State, check_fit
+from terminal.payment import Happened, Kind, Payment, State
 
 NOON = datetime(2025, 12, 13, 12, 0, tzinfo=UTC)
 SKEW = timedelta(minutes=5)

@@ -11,9 +11,10 @@ import pytest
 
 from terminal.comparison import AGREEING, STANDING, Difference, Reconciliation, Row, judge, pick, to_write
 from terminal.errors import HostSilent
+from terminal.fit import Answer
 from terminal.journal import Journal, SealedRequest
 from terminal.money import Amount
-from terminal.payment import OPEN, PAYMENT, Answer, Happened, Kind, Payment, State
+from terminal.payment import OPEN, PAYMENT, Happened, Kind, Payment, State
 from terminal.reconcile import GIVE_UP_AFTER, Reconciler, patiently
 from terminal.turn import Turn
 
