@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 import sqlite3
 from contextlib import closing
@@ -12,7 +13,8 @@ from datetime import timedelta
 import pytest
 
 from hw.card import ManualCard
-from terminal.errors import SettingsError
+from terminal.disk import Disk
+from terminal.errors import JournalUnwritable, SettingsError
 from terminal.journal import Journal
 from terminal.journal_care import set_aside
 from terminal.money import Amount
@@ -54,6 +56,42 @@ def test_a_journal_that_was_set_aside_charges_nothing_twice_that_it_lost(make):
             db.execute("UPDATE records SET facts = '{}' WHERE seq = 1")
             db.commit()
         assert set_aside(path, journal_id, now=world.loop.now()).unproved == (paid.id,)
+        async with world.terminal() as till:
+            again = await pay(till)
+            return again.charge_id == paid.charge_id, await references(world)
+
+    assert world.run(main()) == (True, ["r"])
+
+
+class Stops(Disk):
+    """One that fails at the n-th rename, and at all after it."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def rename(self, path, to):
+        self.left -= 1
+        if self.left <= 0:
+            raise OSError(errno.EIO, "the disk is gone")
+        super().rename(path, to)
+
+
+@pytest.mark.parametrize("at", range(1, 6))
+def test_a_start_in_the_middle_of_setting_aside_charges_nothing_twice_either(make, at):
+    world = make(key_set_life=30 * DAY)
+
+    async def main():
+        async with world.activated() as till:
+            paid = await pay(till)
+            journal_id = till.journal.id
+        await asyncio.sleep(2 * DAY)  # the host has forgotten the key
+        path = world.home / "journal.db"
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("DROP TRIGGER records_stand")
+            db.execute("UPDATE records SET facts = '{}' WHERE seq = 1")
+            db.commit()
+        with pytest.raises(JournalUnwritable):
+            set_aside(path, journal_id, now=world.loop.now(), disk=Stops(at))
         async with world.terminal() as till:
             again = await pay(till)
             return again.charge_id == paid.charge_id, await references(world)
