@@ -44,7 +44,7 @@ from hw.line import Link
 from hw.masking import blanked_text, masked_text
 from hw.reader import Capabilities, CardInserted, CardRemoved, Reader
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, check_lrc, lrc, read_card
-from hw.trace import Language
+from hw.trace import Language, Way
 
 STX, ETX, CR, DLE, ESC = b"\x02", b"\x03", b"\r", b"\x10", b"\x1b"
 STARTS: Final = (b"%", b";", b"+")
@@ -238,7 +238,9 @@ def is_swipe(message: bytes) -> bool:
 
 
 def describe(message: bytes) -> str:
-    """What a message is, without card data."""
+    """What a message is, without card data; also where it is about settings."""
+    if said := setup.describe(message):
+        return said
     for make, frame in FRAMES.items():
         found = _fit(frame, message)
         if found is not None and found.tracks:
@@ -247,7 +249,12 @@ def describe(message: bytes) -> str:
 
 
 def masked(message: bytes) -> bytes:
-    """The message with nobody's card in it; where it has LRCs they are right. One that is no swipe is blanked."""
+    """The message with nobody's card in it; where it has LRCs they are right.
+
+    What is about settings stays as it is, and what is neither that nor a swipe is blanked.
+    """
+    if setup.describe(message):
+        return message
     for frame in FRAMES.values():
         found = _fit(frame, message)
         if found is not None and found.tracks:
@@ -275,8 +282,18 @@ class MagstripeReader(Reader):
 
     async def _start(self, link: Link) -> None:
         if self.options["setup"] == "idtech":
-            await setup.change(link, setup.ENABLE, b"1")
-            await setup.change(link, setup.SENTINELS, b"1")
+            await setup.change(link, setup.ENABLE, b"1", self._seen)
+            await setup.change(link, setup.SENTINELS, b"1", self._seen)
+
+    def _seen(self, way: Way, frame: bytes) -> None:
+        if way == "out":
+            self.statistics.frames_out += 1
+            self.statistics.bytes_out += len(frame)
+        else:
+            self.statistics.frames_in += 1
+            self.statistics.bytes_in += len(frame)
+        if self.tracer is not None:
+            self.tracer.frame(way, frame, LANGUAGE)
 
     async def _next_card(self, link: Link) -> StripeCard:
         framer = Framer()

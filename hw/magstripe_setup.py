@@ -10,13 +10,14 @@ The check is the XOR of everything before it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import xor
 from typing import Final
 
 from hw.errors import NoAnswer, NotSupported, ProtocolError
 from hw.line import Link
+from hw.trace import Way
 
 ACK: Final = 0x06
 NAK: Final = 0x15
@@ -57,6 +58,8 @@ BAUD_RATES: Final[Mapping[int, bytes]] = {2400: b"3", 4800: b"4", 9600: b"5", 19
 
 ANSWER: Final = 0.3
 """Seconds for an answer: the reader takes 5 ms, an adapter holds it back for 16, a network for more."""
+LONGEST: Final = 64
+"""Bytes of a command: the longest settings are some ten."""
 MAX_REVIEW: Final = 1024
 """Bytes of a review: a few dozen settings of at most some ten bytes."""
 
@@ -116,15 +119,58 @@ def _opened(frame: bytes) -> bytes:
     return frame[1:-2]
 
 
-async def change(link: Link, setting: int, data: bytes | None = None) -> None:
+def cut(held: bytes) -> tuple[list[bytes], bytes]:
+    """The commands in what came so far, and what may be the beginning of another. Noise around them is dropped."""
+    found: list[bytes] = []
+    while (place := _first(held)) is not None:
+        found.append(held[place])
+        held = held[place.stop :]
+    start = held.find(STX)
+    return found, held[start:][-LONGEST:] if start >= 0 else b""
+
+
+def _first(held: bytes) -> slice | None:
+    starts = (at for at, byte in enumerate(held) if byte == STX)
+    places = (slice(at, end) for at in starts for end in range(at + 4, min(len(held), at + LONGEST) + 1))
+    return next((place for place in places if _is_command(held[place])), None)
+
+
+def _is_command(data: bytes) -> bool:
+    try:
+        parse(data)
+    except ProtocolError:
+        return False
+    return True
+
+
+def describe(frame: bytes) -> str:
+    """What is said about settings; empty for a frame that says nothing of them."""
+    if frame in (bytes((ACK,)), bytes((NAK,))):
+        return "taken" if frame[0] == ACK else "refused"
+    if not _is_command(frame):
+        return ""
+    setting, data = parse(frame)
+    name = SETTINGS.get(setting, f"setting {setting:02X}h")
+    return f"asks for {name}" if setting == ALL else f"sets {name}" + (f": {data.hex()}" if data else "")
+
+
+Seen = Callable[[Way, bytes], None]
+"""Is told each frame."""
+
+
+def _unseen(_way: Way, _frame: bytes) -> None:
+    return None
+
+
+async def change(link: Link, setting: int, data: bytes | None = None, seen: Seen = _unseen) -> None:
     """Set one setting; raises NotSupported where the reader refuses it, NoAnswer and LineGone."""
-    await _ask(link, build(setting, data), SETTINGS.get(setting, f"setting {setting:02X}h"))
+    await _ask(link, build(setting, data), SETTINGS.get(setting, f"setting {setting:02X}h"), seen)
     await asyncio.sleep(pause(data))
 
 
 async def review(link: Link) -> dict[int, bytes]:
     """All settings; raises as `change`, and ProtocolError."""
-    rest = await _ask(link, build_review(), "all settings")
+    rest = await _ask(link, build_review(), "all settings", _unseen)
     try:
         async with asyncio.timeout(ANSWER):
             while not _whole(rest):
@@ -142,15 +188,18 @@ def _whole(answer: bytes) -> bool:
     return len(answer) >= 3 and answer[-2] == ETX and not reduce(xor, answer)
 
 
-async def _ask(link: Link, command: bytes, what: str) -> bytes:
+async def _ask(link: Link, command: bytes, what: str, seen: Seen) -> bytes:
     """Send it, and give what comes behind the ACK; a swipe that comes first is gone."""
     link.discard()
+    seen("out", command)
     await link.write(command)
     try:
         async with asyncio.timeout(ANSWER):
             while True:
                 said = await link.read()
                 for at, byte in enumerate(said):
+                    if byte in (ACK, NAK):
+                        seen("in", bytes((byte,)))
                     if byte == NAK:
                         raise NotSupported(f"{link.name}: the reader refuses {what}")
                     if byte == ACK:

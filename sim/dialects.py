@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hw import magstripe, pn532_frames, vivopay_trace
+from hw import magstripe, magstripe_setup, pn532_frames, vivopay_trace
 from hw import vivopay_frames as vivopay
 from hw.acs_frames import ENVELOPE as ACS
 from hw.acs_frames import ETX
@@ -30,7 +30,8 @@ class Dialect:
     """One protocol. ``framer`` and ``language`` make one for each line.
 
     ``plain`` takes from a command what only counts; ``kind`` leaves of it what says which command it is; ``fitted``
-    makes of a recorded answer one to the command that came; ``damaged`` is an answer that fails its check.
+    makes of a recorded answer one to the command that came; ``damaged`` is an answer that fails its check;
+    ``unasked`` says of a frame that nothing is answered with it, whatever came before.
     """
 
     framer: Callable[[], Any]
@@ -39,6 +40,7 @@ class Dialect:
     plain: Callable[[bytes], bytes] = _as_it_is
     fitted: Callable[[bytes, bytes], bytes] = _as_it_is
     damaged: bytes = b""
+    unasked: Callable[[bytes], bool] | None = None
 
 
 # -- PN532 --------------------------------------------------------------------------------------------------------
@@ -120,12 +122,23 @@ def _vivopay_kind(frame: bytes) -> bytes:
 # -- stripes ------------------------------------------------------------------------------------------------------
 
 
-class _Swipes:
-    """A framer for whole messages, as a trace has them; nobody tells a stripe reader anything."""
+_SAID: Final = (bytes((magstripe_setup.ACK,)), bytes((magstripe_setup.NAK,)))
+
+
+class _Stripes:
+    """A framer for whole messages, as a trace has them, and for the settings that ID TECH's readers are told."""
 
     dropped = 0
 
+    def __init__(self) -> None:
+        self._held = b""
+
     def feed(self, data: bytes) -> list[bytes]:
+        if data in _SAID:
+            return [data]
+        commands, self._held = magstripe_setup.cut(self._held + data)
+        if commands:
+            return commands
         framer = magstripe.Framer()
         return [*framer.feed(data), *framer.quiet()]
 
@@ -140,6 +153,6 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "vivopay": Dialect(vivopay.Framer, lambda: vivopay_trace.LANGUAGE, _vivopay_kind),
     "acs": _ccid(ACS, len(ETX)),
     "gemcore": _ccid(GEMCORE, 0),
-    "magstripe": Dialect(_Swipes, lambda: magstripe.LANGUAGE, _as_it_is),
+    "magstripe": Dialect(_Stripes, lambda: magstripe.LANGUAGE, _as_it_is, unasked=lambda frame: frame not in _SAID),
 }
 """Driver -> its protocol, the strictest first."""

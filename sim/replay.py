@@ -42,7 +42,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A trace in turns. ``unasked`` came before any command, and is all that there is of a stripe reader."""
+    """A trace in turns. ``unasked`` came before any command, or is what a stripe reader has said of cards."""
 
     driver: str
     unasked: tuple[tuple[float, bytes], ...]
@@ -69,7 +69,8 @@ def load(lines: Iterable[str], driver: str | None = None) -> Recording:
         if one.way == "out":
             turns += [Turn(frame) for frame in dialect.framer().feed(one.data)]
         else:
-            (turns[-1].answers if turns else unasked).append((max(0.0, one.t - before), one.data))
+            answers = turns and not (dialect.unasked and dialect.unasked(one.data))
+            (turns[-1].answers if answers else unasked).append((max(0.0, one.t - before), one.data))
         before = one.t
     return Recording(name, tuple(unasked), tuple(turns))
 
@@ -115,20 +116,22 @@ class Replay:
     @property
     def over(self) -> bool:
         """Whether everything that was recorded was played once."""
-        return self.played >= (len(self._recording.turns) or len(self._recording.unasked))
+        turns, unasked = len(self._recording.turns), len(self._recording.unasked)
+        return self.played >= (turns + unasked if self._dialect.unasked else turns or unasked)
 
     async def run(self) -> None:
         """Answer until the line is closed; raises Deviation, unless tolerant."""
         with suppress(LineGone):
-            if not self._commands:
-                await self._swipe()
-            await self._say(self._recording.unasked, b"")
-            while True:
+            swipes = self._dialect.unasked is not None or not self._commands
+            if not swipes:
+                await self._say(self._recording.unasked, b"")
+            while not swipes or self._next < len(self._commands):
                 for frame in self._framer.feed(await self._line.read()):
                     await self._take(frame)
+            await self._swipe()
 
     async def _swipe(self) -> None:
-        """Nobody tells a stripe reader anything: it says each swipe when somebody begins to listen."""
+        """Nobody asks a stripe reader for a card: it says each swipe when somebody begins to listen."""
         listening = getattr(self._line, "listening", None)
         for seconds, frame in self._recording.unasked:
             if listening is not None:

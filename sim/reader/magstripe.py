@@ -19,7 +19,7 @@ from enum import StrEnum
 from typing import Final
 
 from hw import magstripe_setup as setup
-from hw.errors import CardError, LineGone, ProtocolError
+from hw.errors import CardError, LineGone
 from hw.magstripe import CR, DLE, ESC, ETX, FRAMES, STX
 from hw.stripe import TRACK_1, TRACK_2, TRACK_3, Track, decode, play
 from sim.reader.line import Line, PtyLine, SocketLine
@@ -42,8 +42,6 @@ AS_SHIPPED: Final[Mapping[int, bytes]] = {
     setup.STOP: b"0",
 }
 """Settings of an ID TECH reader as it comes: 9600 8N1, and everything is sent."""
-LONGEST_SETTING: Final = 64
-"""Bytes of a command that it remembers."""
 
 
 class Fault(StrEnum):
@@ -122,15 +120,10 @@ class MagstripeEmulator:
         held = b""
         with suppress(LineGone):
             while True:
-                held = (held + await self._line.read())[-LONGEST_SETTING:]
-                start = held.find(STX)
-                for end in range(start + 4, len(held) + 1) if start >= 0 else ():
-                    with suppress(ProtocolError):
-                        setting, data = setup.parse(held[start:end])
-                        self.commands.append(held[start:end])
-                        held = held[end:]
-                        await self._set(setting, data)
-                        break
+                commands, held = setup.cut(held + await self._line.read())
+                for command in commands:
+                    self.commands.append(command)
+                    await self._set(*setup.parse(command))
 
     async def _set(self, setting: int, data: bytes | None) -> None:
         if setting in self.refuses:

@@ -61,6 +61,43 @@ def test_any_bytes_are_settings_or_a_protocol_error(data: bytes) -> None:
             read(data)
 
 
+@given(
+    noise=st.binary(max_size=40).map(lambda data: data.replace(b"\x02", b"")),
+    names=st.lists(st.sampled_from(list(GOLDEN))),
+)
+def test_commands_are_cut_out_of_whatever_comes(noise: bytes, names: list[str]) -> None:
+    sent = [bytes.fromhex(GOLDEN[name][0]) for name in names]
+    assert setup.cut(noise + noise.join(sent) + noise) == (sent, b"")
+    assert setup.cut(b"\x02\x53" + b"".join(sent))[0] == sent
+    whole = noise + b"".join(sent)
+    found, held = [], b""
+    for at in range(0, len(whole), 3):
+        cut, held = setup.cut(held + whole[at : at + 3])
+        found += cut
+        assert len(held) <= setup.LONGEST
+    assert found == sent
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        ("02 52 1F 03 4C", "asks for all settings"),
+        ("02 53 18 03 4A", "sets default settings"),
+        ("02 53 1A 01 31 03 78", "sets reading: 31"),
+        ("06", "taken"),
+        ("15", "refused"),
+        ("02 53 1A 01 31 03 79", ""),
+        ("", ""),
+    ],
+)
+def test_what_is_said_about_settings(frame: str, said: str) -> None:
+    data = bytes.fromhex(frame)
+    assert setup.describe(data) == said
+    assert describe(data) == (said or f"{len(data)} bytes")
+    if said:
+        assert masked(data) == data
+
+
 def test_the_pause_after_a_command() -> None:
     assert setup.pause(None) == pytest.approx(0.08)
     assert setup.pause(b"12") == pytest.approx(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from hw.trace import Tracer
 from sim.dialects import DIALECTS
 from sim.reader.ccid import Fault as CcidFault
 from sim.reader.line import PtyLine
+from sim.reader.magstripe import MagstripeEmulator
 from sim.reader.memory import MemoryLine
 from sim.reader.pn532 import Fault as Pn532Fault
 from sim.reader.presenting import PRESENTERS, Way
@@ -215,6 +217,55 @@ def test_a_swipe_waits_for_whoever_opens_the_line_and_then_turns_to_it() -> None
             for _ in range(50):  # the play is told that the line was opened
                 await asyncio.sleep(0)
             assert await read(reader) == facts
+
+    asyncio.run(main())
+
+
+def test_a_stripe_reader_is_told_its_settings_again_before_it_swipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    options, lines = "?setup=idtech", []
+
+    async def recording() -> dict[str, Any]:
+        line = MemoryLine()
+        emulator = MagstripeEmulator(line, "idtech")
+        running = asyncio.create_task(emulator.run())
+
+        async def open_link(_url: str, *, name: str) -> Any:
+            return line.link
+
+        with monkeypatch.context() as patched:
+            patched.setattr("hw.reader.open_link", open_link)
+            reader = open_reader(f"magstripe:///dev/ttyS1{options}")
+            reader.tracer = Tracer(lines.append, asyncio.get_running_loop().time)
+            async with reader:
+                wait = asyncio.create_task(read(reader))
+                await asyncio.sleep(1)
+                await emulator.swipe("visa")
+                facts = await wait
+            counts = reader.statistics
+            assert (counts.frames_out, counts.frames_in, counts.bytes_out) == (2, 3, 14)
+        await line.close()
+        await running
+        return facts
+
+    facts = run_virtually(recording())
+    told = [json.loads(line) for line in lines]
+    assert [(one["way"], one["what"]) for one in told] == [
+        ("out", "sets reading: 31"),
+        ("in", "taken"),
+        ("out", "sets sentinels, and how much of track 2: 31"),
+        ("in", "taken"),
+        ("in", "swipe (idtech), 2 tracks"),
+    ]
+    assert told[0]["frame"] == "02531a0131" + "0378"
+
+    async def main() -> None:
+        play = load(lines)
+        assert (play.driver, len(play.turns), len(play.unasked)) == ("magstripe", 2, 1)
+        async with on_pty(play) as replayed:
+            again, traced, _ = await with_reader(replayed.url, read, options)
+            assert again == facts
+            assert frames(traced) == frames(lines)
+            assert replayed.play.over
 
     asyncio.run(main())
 
