@@ -197,8 +197,10 @@ class Reader(ABC):
         try:
             self._whereabouts.seen()
             await self._start(link)
-        except BaseException:
+        except BaseException as error:
             await link.close()
+            if isinstance(error, LineGone):
+                self._tell_gone()
             raise
         self._link = link
         self._opened()
@@ -268,13 +270,15 @@ class Reader(ABC):
 
     async def _mourn(self) -> None:
         """The line is gone: let go of it, and tell. Nothing happens where it was closed from here."""
-        if not self._is_open:
-            return
+        if self._is_open:
+            self._tell_gone()
+            await self.close()
+
+    def _tell_gone(self) -> None:
         if not self._lost:
             self.statistics.errors[LineGone.__name__] += 1
             self._lost = True
             self.on_event(ReaderGone(url=self.url))
-        await self.close()
 
     def cancel(self) -> None:
         """Call off the wait that is under way, which raises Cancelled; without one, nothing happens."""
