@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +31,7 @@ from terminal.journal_chain import (
     first_digest,
     first_facts,
 )
-from terminal.journal_compaction import compact
+from terminal.journal_compaction import compact, take_over
 from terminal.journal_file import (
     SCHEMA,
     checked_id,
@@ -248,12 +248,19 @@ class Journal(JournalReading):
         return done.payments
 
     def carry(
-        self, facts: dict[str, Any], payments: Iterable[tuple[Known, SealedRequest | None]], at: datetime
+        self,
+        facts: dict[str, Any],
+        payments: Iterable[tuple[Known, SealedRequest | None]],
+        gone: Sequence[tuple[str, int, int]],
+        at: datetime,
     ) -> None:
-        """Begin a journal that follows another: what is known of that one, and the payments that it proves."""
+        """Begin a journal that follows another: what is known of that one, the payments that it proves, and the
+        totals of those that had left it by compaction."""
         with self._store.transaction(at) as append:
             append("", Care.SUCCEEDS, facts)
             for known, request in payments:
                 news = {"news": True} if known.news else {}
                 mark = self._store.put_by(known.payment.id, request)
                 append(known.payment.id, Care.CARRIED, first_facts(known.payment) | news, mark)
+            if gone:
+                append("", Care.COMPACTED, take_over(self._store.db, self._store.tables, gone))

@@ -68,6 +68,9 @@ class _Proved:
     known: dict[str, Known] = field(default_factory=dict)
     requests: dict[str, SealedRequest] = field(default_factory=dict)
     unproved: set[str] = field(default_factory=set)
+    kept: str = ""
+    gone: list[tuple[str, int, int]] = field(default_factory=list)
+    """The totals of what had left by compaction: rows of the table."""
 
 
 def set_aside(
@@ -135,7 +138,7 @@ def _begin(
     try:
         with contextlib.closing(Journal.create(new, journal_id, after=after, disk=disk, random=random)) as journal:
             taken = [(known, proved.requests.get(name)) for name, known in proved.known.items()]
-            journal.carry(facts, taken, now)
+            journal.carry(facts, taken, proved.gone, now)
             carried = tuple(journal.payments())
         journal_swap.complete(new, disk)
     except JournalError:
@@ -178,7 +181,7 @@ def _proved(path: Path, journal_id: str, disk: Disk) -> _Proved:
     except (sqlite3.Error, ValueError, msgspec.MsgspecError) as error:
         found.breaks_at, found.why = found.last + 1, f"the file cannot be read on: {type(error).__name__}"
     if db is not None:
-        for rest in (_read_rest, _read_requests):
+        for rest in (_read_totals, _read_rest, _read_requests):
             with contextlib.suppress(sqlite3.Error, ValueError, msgspec.MsgspecError, OSError):
                 rest(db, path, disk, found)
         with contextlib.suppress(sqlite3.Error):
@@ -192,17 +195,22 @@ def _read(db: sqlite3.Connection, journal_id: str, found: _Proved) -> None:
     if mine != [APPLICATION_ID, FORMAT] or kept is None or kept[0] != journal_id:
         raise Broken(1, "it is not this terminal's journal, or not of this format")
     found.last, found.digest = kept[1], kept[2]
-    known, said = read_base(db), None
+    known = read_base(db)
     rows = db.execute("SELECT * FROM records ORDER BY seq")
     for record, digest in walk(rows, found.last, found.digest):
         folded(known, record)
         found.records, found.last, found.digest = found.records + 1, record.seq, digest
         found.known = known
         if record.happened is Care.COMPACTED:
-            said = record.facts["kept"]
-    if said not in (None, kept_digest(db)):
+            found.kept = record.facts["kept"]
+    if found.kept not in ("", kept_digest(db)):
         found.known = {}
         raise Broken(kept[1], "what was kept of the records that were removed is not what it was")
+
+
+def _read_totals(db: sqlite3.Connection, path: Path, disk: Disk, found: _Proved) -> None:
+    if found.kept and found.kept == kept_digest(db):
+        found.gone = db.execute("SELECT key, count, minor FROM totals").fetchall()
 
 
 def _read_rest(db: sqlite3.Connection, path: Path, disk: Disk, found: _Proved) -> None:

@@ -75,6 +75,13 @@ def compact(
     return Compacted({"base": cut, "digest": digest.hex(), "kept": kept_digest(db)}, len(gone))
 
 
+def take_over(db: sqlite3.Connection, tables: Tables, gone: Iterable[tuple[str, int, int]]) -> dict[str, Any]:
+    """Have the totals of what another journal had removed in one that follows it, inside the caller's transaction;
+    the facts of the record that binds them. Raises sqlite3.Error."""
+    db.executemany("INSERT INTO totals VALUES (?, ?, ?)", gone)
+    return {"base": tables.base, "digest": tables.base_digest.hex(), "kept": kept_digest(db)}
+
+
 def read_base(db: sqlite3.Connection) -> dict[str, Known]:
     """What the removed records had made of the payments that were kept. Raises msgspec.MsgspecError."""
     found = {}

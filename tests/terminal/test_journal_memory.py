@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from terminal import journal_tables
 from terminal.errors import IllegalEvent, JournalDamaged, JournalError
 from terminal.journal import Care, Journal, SealedRequest
+from terminal.journal_care import set_aside
 from terminal.payment import OPEN, PAYMENT, SENT_FROM_HERE, Happened, Kind, State
 from terminal.totals import Bucket, Total
 from tests.terminal.test_journal import NOON, REQUEST, approve, charge, copied, related
@@ -317,6 +318,37 @@ def test_what_is_old_goes_and_its_totals_stay(journal, path):
         assert again.payments() == [ended]  # nobody has acknowledged it
         assert again.totals(scheme) == whole
         again.verify()
+
+
+def test_the_totals_of_what_has_left_outlive_a_journal_that_is_set_aside(journal, path):
+    journal.begin(replace(charge(9), created_at=NOON), REQUEST)
+    days(journal, 4)
+    whole = journal.totals(scheme)
+    journal.compact(NOON + 2 * DAY, NOON + 4 * DAY, scheme)
+    gone = journal.totals(scheme, gone=True)
+    journal.close()
+    for second in range(2):  # the one that follows is set aside as well
+        set_aside(path, "j1", now=NOON + 5 * DAY + timedelta(seconds=second))
+        with closing(Journal.open(path, "j1")) as follower:
+            assert follower.totals(scheme, gone=True) == gone
+            assert follower.totals(scheme) == whole
+            assert follower.verify() == 1 + len(follower.payments()) + 1
+    with closing(Journal.open(path, "j1")) as follower:
+        follower.acknowledge([payment.id for payment in follower.outcomes()])
+        assert follower.compact(NOON + 30 * DAY, NOON + 31 * DAY, scheme) == 4
+        assert follower.totals(scheme) == whole
+        follower.verify()
+
+
+def test_totals_that_were_edited_are_not_taken_over(journal, path):
+    days(journal, 4)
+    journal.compact(NOON + 2 * DAY, NOON + 4 * DAY, scheme)
+    journal._store.db.execute("UPDATE totals SET minor = minor + 1")
+    journal.close()
+    set_aside(path, "j1", now=NOON + 5 * DAY)
+    with closing(Journal.open(path, "j1")) as follower:
+        assert follower.totals(scheme) == {}
+        follower.verify()
 
 
 def test_nothing_old_is_nothing_done(journal):
