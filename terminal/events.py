@@ -250,12 +250,12 @@ class RefundFailed(Event):
 
 def name(event: Event) -> str:
     """The event's name for machines: ``pairing_code_shown`` for PairingCodeShown."""
-    return _name(type(event))
+    return _in_words(type(event).__name__)
 
 
 @cache
-def _name(kind: type[Event]) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+def _in_words(kind: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind).lower()
 
 
 def as_dict(event: Event) -> dict[str, Any]:
