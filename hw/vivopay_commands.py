@@ -22,6 +22,8 @@ ALL_LIGHTS: Final = 0xFF
 NO_MESSAGE: Final = 0xFF
 CARD: Final = 20.0
 """Seconds for a step in which the reader talks to a card, or a person is in between."""
+LONGEST_TEXT: Final = 100
+"""Characters of a version or a module's name; readers say some twenty."""
 AUTHORIZATION_CODE: Final = 0xE300
 PURCHASE: Final = 0x00
 
@@ -170,6 +172,6 @@ class Commands:
 
 
 def _text(data: bytes) -> str:
-    """Printable ASCII alone: it goes to screens and reports."""
+    """Printable ASCII alone, and not without an end: it goes to screens and reports."""
     shown = data.partition(b"\0")[0] if data[:1] != b"\0" else data
-    return "".join(chr(byte) for byte in shown if 0x20 <= byte < 0x7F).strip()
+    return "".join(chr(byte) for byte in shown if 0x20 <= byte < 0x7F).strip()[:LONGEST_TEXT]

@@ -79,6 +79,7 @@ WAYS = [
     pytest.param(
         gemcore.on_pty, insert("mastercard-credit"), "chip", "541333******0010", id="insert, GemCore, T=1, pty"
     ),
+    pytest.param(vivopay.on_pty, tap("amex"), "contactless", "378282*****0005", id="tap, ViVOpay, pty"),
 ]
 
 
@@ -163,6 +164,7 @@ UNPLUGGED = [
     pytest.param(pn532.on_socket, tap("visa-credit"), id="PN532, socket"),
     pytest.param(gemcore.on_pty, insert("visa-credit"), id="GemCore, pty"),
     pytest.param(gemcore.on_socket, insert("mastercard-credit"), id="GemCore, socket"),
+    pytest.param(vivopay.on_pty, insert("visa-credit"), id="ViVOpay, pty"),
 ]
 
 

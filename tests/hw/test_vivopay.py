@@ -29,7 +29,7 @@ from hw.errors import (
 )
 from hw.reader import CardInserted, CardRemoved, ReaderEvent, ReaderGone, Sale, open_reader
 from hw.vivopay import ROUND, VivopayReader
-from hw.vivopay_commands import CONTACTLESS, sale_objects
+from hw.vivopay_commands import CONTACTLESS, LONGEST_TEXT, sale_objects
 from hw.vivopay_frames import (
     BurstPayload,
     Framer,
@@ -238,6 +238,23 @@ def test_what_else_it_can_be_told(driving) -> None:
             Message(0x03, 0x03, b"\1"),
             Message(0x2C, 0x18),
         ]
+
+    driving(body)
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (b"NEO v1.00\0\xff\xff", "NEO v1.00"),
+        (b"\0\x1b[31mNEO\r\n", "[31mNEO"),
+        (b"", ""),
+        (b"x" * 4000, "x" * LONGEST_TEXT),
+    ],
+)
+def test_what_a_reader_calls_itself_can_be_shown(driving, said: bytes, shown: str) -> None:
+    async def body(reader: VivopayReader, written: Written) -> None:
+        written.says[0x29] = [build_answer(0x29, 0, said)]
+        assert await reader.commands.firmware() == shown
 
     driving(body)
 
