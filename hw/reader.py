@@ -89,7 +89,8 @@ def parse_address(url: str) -> Address:
     if not driver:
         asks = f"`till reader probe {url}` asks which reader is there, and says its URL." if url[:1] == "/" else ""
         raise BadAddress(f"{url}: a reader's URL begins with its driver", advice=asks)
-    where = f"{transport}://{parts.netloc}{parts.path}" if transport else f"{parts.netloc}{parts.path}"
+    name = parts.netloc if transport else parts.netloc.replace("%5B", "[").replace("%5D", "]")
+    where = f"{transport}://{name}{parts.path}" if transport else f"{name}{parts.path}"
     return Address(url, driver, where, options)
 
 
