@@ -91,7 +91,8 @@ class Resolver:
         """Seconds until there is something to do; None when there is nothing open."""
         now = self._clock.now()
         waits = [self._wait(payment) for payment in self._journal.unresolved()]
-        waits += [(at - now).total_seconds() for at in self._refunds().values()]
+        if refunds := self._refunds():
+            waits.append((min(refunds.values()) - now).total_seconds())
         return max(0.0, min(waits), self._silence()) if waits else None
 
     def wake(self) -> None:
