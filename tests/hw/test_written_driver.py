@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from hw.apdu import Command
-from hw.errors import BadAddress, CardGone, LineGone, ProtocolError
+from hw.errors import BadAddress, CardGone, LineError, LineGone, ProtocolError
 from hw.reader import CardInserted, CardRemoved, ReaderEvent, ReaderGone, open_reader
 from hw.trace import Tracer, read_trace
 from sim.card import tapped
@@ -125,18 +125,37 @@ def test_nonsense_is_an_error_of_the_tree(package: Path, said: bytes) -> None:
             async def talk(line: PtyLine = line, first: bytes = first) -> None:
                 with suppress(LineGone):
                     await line.read()
-                    await line.write(first)
+                    await line.write(first * 4 if first is said else first)
                     await line.read()
                     await line.write(said)
                     await line.read()
 
             talking = asyncio.create_task(talk())
             reader = open_reader(f"acme://{line.path}")
-            with pytest.raises((ProtocolError, LineGone)):
+            with pytest.raises((ProtocolError, LineError)):
                 async with reader:
                     await reader.wait_for_card(5)
             await line.close()
             await talking
+
+    asyncio.run(main())
+
+
+def test_an_answer_from_before_is_not_the_answer_to_who_are_you(package: Path) -> None:
+    async def main() -> None:
+        line = PtyLine()
+
+        async def talk() -> None:
+            with suppress(LineGone):
+                await line.read()
+                await line.write(b"-\nACME 1.0\n")
+                await line.read()
+
+        talking = asyncio.create_task(talk())
+        async with open_reader(f"acme://{line.path}") as reader:
+            assert getattr(reader, "firmware", "") == "ACME 1.0"
+        await line.close()
+        await talking
 
     asyncio.run(main())
 
