@@ -9,9 +9,12 @@ import httpx
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sim.host.call_names import call_name
+from sim.host.wire import HTML_TYPE
 from sim.soak.record import Judged, Record, Sent
 
 KEY = b"idempotency-key"
+_PAGE = (b"content-type", HTML_TYPE)
+"""By this a proxy answers, in the host's place."""
 
 
 class Wiretap:
@@ -42,7 +45,7 @@ class Wiretap:
                 return message
 
             async def say(message: Message) -> None:
-                if message["type"] == "http.response.start":
+                if message["type"] == "http.response.start" and _PAGE not in message["headers"]:
                     digest = body.hexdigest()[:16] if key else ""
                     self._record.judged.append(Judged(self._now(), call, key, digest, message["status"]))
                 await send(message)
