@@ -40,12 +40,28 @@ STORAGE: Final = bytes.fromhex("4F0CA000000306")
 GET_UID: Final = Command(0xFF, 0xCA, 0x00, 0x00, le=256)
 """The reader's own command for a card's anticollision number (PC/SC part 3, section 3.2.2.1.3)."""
 
-LANGUAGE: Final[Mapping[Way, Language]] = {
-    "out": Language(lambda apdu: f"command {apdu[:4].hex().upper()}", masked_command),
-    "in": Language(lambda apdu: f"{len(apdu) - 2} bytes and {apdu[-2:].hex().upper()}", masked_response),
-}
-"""APDUs in a trace: they are the frames here."""
 
+class _Spoken:
+    """APDUs in a trace: they are the frames here. It follows a card: an answer may come in pieces (61xx), of which
+    nobody can say where their objects begin."""
+
+    def __init__(self) -> None:
+        self._goes_on = False
+        self.languages: Mapping[Way, Language] = {
+            "out": Language(lambda apdu: f"command {apdu[:4].hex().upper()}", self._command),
+            "in": Language(lambda apdu: f"{len(apdu) - 2} bytes and {apdu[-2:].hex().upper()}", self._answer),
+        }
+
+    def _command(self, apdu: bytes) -> bytes:
+        self._goes_on = self._goes_on and apdu[1:2] == _GET_RESPONSE
+        return masked_command(apdu)
+
+    def _answer(self, apdu: bytes) -> bytes:
+        goes_on, self._goes_on = self._goes_on, len(apdu) > 2 and apdu[-2:-1] == _MORE
+        return bytes(len(apdu[:-2])) + apdu[-2:] if goes_on or self._goes_on else masked_response(apdu)
+
+
+_GET_RESPONSE, _MORE = b"\xc0", b"\x61"
 _INSERT: Final = "Insert the card again, chip first and to the end; wipe its contacts."
 _PRESENT: Final = "Present a card with the contactless sign."
 
@@ -67,6 +83,8 @@ class PcscReader(Reader):
         self.reader_name = ""
         self._service: Service | None = None
         self._card: PcscCard | None = None
+        self.spoken = _Spoken()
+        """What the trace has to know of the card that is spoken to."""
         self._present = False
         self._handed: int | None = None
         """How often cards had come and gone when the last one was handed over."""
@@ -258,7 +276,7 @@ class PcscCard(ChipCard):
             counts.frames_in += 1
             counts.bytes_in += len(apdu)
         if tracer is not None:
-            tracer.frame(way, apdu, LANGUAGE[way])
+            tracer.frame(way, apdu, self._reader.spoken.languages[way])
 
     async def release(self) -> None:
         """See ChipCard: power off, also of a card that was pulled, as others are kept out until then.

@@ -175,10 +175,10 @@ async def _vivopay(link: Link) -> str:
     from hw.vivopay_channel import Channel
     from hw.vivopay_commands import Commands
     from hw.vivopay_frames import Framer
-    from hw.vivopay_trace import LANGUAGE
+    from hw.vivopay_trace import language
     from hw.wire import Wire
 
-    commands = Commands(Channel(Wire(link, Framer(), LANGUAGE), _unheard))
+    commands = Commands(Channel(Wire(link, Framer(), language()), _unheard))
     await commands.ping()
     return await commands.firmware()
 

@@ -42,7 +42,7 @@ from hw.vivopay_commands import (
 from hw.vivopay_frames import MSR_APPLICATION, BurstPayload, Frame, Framer, Message
 from hw.vivopay_result import Result, activation, bare_track, card_of, shows_a_number, was_inserted
 from hw.vivopay_status import OK, TIMEOUT, USER_INTERFACE, status_text
-from hw.vivopay_trace import LANGUAGE
+from hw.vivopay_trace import language
 
 ROUND: Final = 30
 """Seconds that the reader is told to wait for a card, before it is told again: long enough not to blink at the
@@ -123,7 +123,7 @@ class VivopayReader(Reader):
         return self._commands
 
     async def _start(self, link: Link) -> None:
-        wire = self._wire(link, Framer(asyncio.get_running_loop().time), LANGUAGE)
+        wire = self._wire(link, Framer(asyncio.get_running_loop().time), language())
         self._commands = commands = Commands(Channel(wire, self._unasked))
         self._last = b""
         self._seated = self._told = False

@@ -40,6 +40,8 @@ _LIGHTS: Final = 4
 """Bytes that say a message, beeps, a light, and whether it is on."""
 _SETTING: Final = 10
 """Bytes of a setting of the maker's own that may stand as they are: a key's serial number, a time, a limit."""
+_PASS_THROUGH: Final = 0x2C
+_GET_RESPONSE, _MORE = b"\xc0", b"\x61"
 _UIDS: Final = (4, 7, 10)
 """Bytes of a card's anticollision number (ISO/IEC 14443-3)."""
 _SPOKEN: Final = frozenset((0x01, 0x05, 0x09, 0x0A, 0x0B, 0x18, 0x29, 0x61, 0x83))
@@ -83,6 +85,47 @@ def masked(frame: bytes) -> bytes:
     return _rebuilt(found, frame)
 
 
+class _Spoken:
+    """Follows one line: a card that is spoken to through the reader may answer in pieces (61xx), of which nobody
+    can say where their objects begin."""
+
+    def __init__(self) -> None:
+        self._goes_on = False
+
+    def masked(self, frame: bytes) -> bytes:
+        try:
+            found = parse(frame)
+        except FramingError:
+            return masked(frame)
+        if not isinstance(found, Message) or found.command != _PASS_THROUGH:
+            return masked(frame)
+        if is_command(frame, found):
+            self._goes_on = self._goes_on and found.data[2:3] == _GET_RESPONSE
+            return masked(frame)
+        goes_on, self._goes_on = self._goes_on, _is_piece(found.data, self._goes_on)
+        if not goes_on and not self._goes_on:
+            return masked(frame)
+        data = bytes(len(found.data[:-2])) + found.data[-2:]
+        return build_command(found.command, found.code, data, crc_order(frame))
+
+
+def _is_piece(data: bytes) -> bool:
+    """Whether a card has more to say, and has said something already."""
+    return (
+        len(data) > 2 and data[-2:-1] == _MORE and not _is_card(data) and not _makes_sense(lambda: parse_atr(data))
+    )
+
+
+def _is_card(data: bytes) -> bool:
+    """Whether a card is there: what kind, and its number in the field."""
+    return len(data) - 1 in _UIDS and data[0] < 0x10
+
+
+def language() -> Language:
+    """What a trace has to know, for the frames of one line in the order of their coming."""
+    return Language(describe, _Spoken().masked)
+
+
 def _rebuilt(found: Frame, frame: bytes) -> bytes:
     if isinstance(found, BurstEvent):
         return build_event(_event(found.data))
@@ -99,7 +142,7 @@ def _event(data: bytes) -> bytes:
 
 def _masked_data(message: Message, command: bool) -> bytes:
     data = message.data
-    if message.command == 0x2C:
+    if message.command == _PASS_THROUGH:
         return _passed_through(message.code, data, command)
     if (message.command, message.code) == _ASKS_FOR_A_PIN:
         return bytes(len(data))
@@ -131,7 +174,7 @@ def _masked_somewhere(data: bytes, offsets: tuple[int, ...]) -> bytes:
 def _passed_through(code: int, data: bytes, command: bool) -> bytes:
     if command and code == 0x13 and _makes_sense(lambda: Command.decode(data[1:])):
         return data[:1] + masked_command(data[1:])
-    if len(data) <= _HARMLESS or (code == 0 and len(data) - 1 in _UIDS and data[0] < 0x10):  # a card is there
+    if len(data) <= _HARMLESS or (code == 0 and _is_card(data)):
         return data
     if _makes_sense(lambda: parse_atr(data)):
         return data
@@ -182,6 +225,3 @@ def _value(one: Span, value: bytes) -> bytes:
 
 _HIDDEN: Final = re.compile(r"[0-9]{0,6}c{2,}[0-9]{0,4}(?:d[0-9]{0,7}c*)?f*")
 """A number, and what may follow it, of which the reader leaves out enough; some say masked and forget it."""
-
-
-LANGUAGE: Final = Language(describe=describe, masked=masked)

@@ -150,7 +150,7 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
         _pn532_kind,
         damaged=bytes.fromhex("0000FF03FDD54B00E100"),
     ),
-    "vivopay": Dialect(vivopay.Framer, lambda: vivopay_trace.LANGUAGE, _vivopay_kind),
+    "vivopay": Dialect(vivopay.Framer, vivopay_trace.language, _vivopay_kind),
     "acs": _ccid(ACS, len(ETX)),
     "gemcore": _ccid(GEMCORE, 0),
     "magstripe": Dialect(_Stripes, lambda: magstripe.LANGUAGE, _as_it_is, unasked=lambda frame: frame not in _SAID),

@@ -312,6 +312,34 @@ def test_a_trace_shows_commands_and_answers_and_nothing_secret() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("size", range(1, len(TRACK)))
+def test_a_trace_shows_nothing_of_an_answer_in_pieces(size: int) -> None:
+    whole = TRACK + TRACK
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    says = [piece + b"\x61\x10" for piece in pieces[:-1]] + [
+        pieces[-1] + b"\x90\x00",
+        b"\x61\x15",
+        TRACK + b"\x90\0",
+    ]
+
+    async def main() -> None:
+        lines: list[str] = []
+        with scards(READER) as service:
+            reader, _ = opened()
+            reader.tracer = Tracer(lines.append, lambda: 1.0)
+            service.insert(READER, T1, lambda _: says.pop(0))
+            async with reader:
+                card = await taken(reader)
+                assert (await card.transmit(RECORD)).data == whole
+                assert (await card.transmit(RECORD)).data == TRACK
+        answers = [line["frame"] for line in map(json.loads, lines) if line["way"] == "in"]
+        assert all(set(answer[:-4]) <= {"0"} for answer in answers[: len(pieces)])
+        assert answers[-1].startswith("7013571147617")  # which came whole
+        assert "4761739001010010" not in "".join(answers)
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("code", [*CODES, 0x80100001, 1])
 def test_every_return_code_is_one_of_our_errors(code: int) -> None:
     with pytest.raises(ReaderError, match=r"^here: ") as failed:

@@ -16,7 +16,7 @@ from hw.vivopay_frames import Message, build_answer, build_command, build_event,
 from hw.vivopay_result import GO_ONLINE, Result, Source, activation, card_of, contact, was_inserted
 from hw.vivopay_tlv import ERROR, KSN, MSR, Cover, Item, encode, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
-from hw.vivopay_trace import describe, masked
+from hw.vivopay_trace import describe, language, masked
 
 TRACK2 = bytes.fromhex("4761739001010119D28122011000001230000F")
 CLEAR = encode((Item(0x50, b"VISA"), Item(0x57, TRACK2), Item(0x9F39, b"\7")))
@@ -413,6 +413,30 @@ def test_what_is_passed_through_is_masked_as_for_any_reader(code: int, data: str
     assert (masked(sent) == sent) == kept
     assert bytes.fromhex("241234") not in masked(sent)
     assert bytes.fromhex("4761739001010119") not in masked(sent)
+
+
+@pytest.mark.parametrize("size", range(1, len(TRACK2)))
+def test_an_answer_in_pieces_shows_nothing_and_the_next_one_does(size: int) -> None:
+    record = b"\x70\x15\x57\x13" + TRACK2
+    pieces = [record[at : at + size] for at in range(0, len(record), size)]
+    line, seen = language(), []
+    for piece in pieces:
+        line.masked(build_command(0x2C, 0x13, b"\x20\0\xc0\0\0\0"))
+        more = b"\x61\x05" if piece is not pieces[-1] else b"\x90\0"
+        said = parse(line.masked(build_answer(0x2C, 0, piece + more)))
+        assert isinstance(said, Message)
+        assert said.data == bytes(len(piece)) + more
+    for sent in (build_command(0x2C, 0x13, b"\x20\0\xb2\1\x0c\0"), build_answer(0x2C, 0, record + b"\x90\0")):
+        seen.append(line.masked(sent))
+    assert seen[-1] == masked(build_answer(0x2C, 0, record + b"\x90\0"))
+    assert bytes.fromhex("476173") in seen[-1]
+
+
+def test_a_card_s_number_and_its_answer_to_reset_are_no_pieces() -> None:
+    line = language()
+    for data in ("01 04A161C3", "3B650000616361 6861", "3B E0 00 00 81 31 FE 45 EB"):
+        sent = build_answer(0x2C, 0, bytes.fromhex(data))
+        assert line.masked(sent) == sent
 
 
 def test_a_pin_pad_says_nothing_in_a_trace() -> None:
