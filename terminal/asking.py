@@ -205,8 +205,8 @@ class Asking:
     async def _above_what_is_left(self, refund: Payment, refusal: HostRefused, errand: Errand) -> Heard:
         """What it means that a refund which may have been made is refused for more than is left.
 
-        Had it been made, the host would have said so, for it knows the key. Before that is believed the host is
-        asked for the charge: where all of it was given back there is nothing left to be done, whoever did it.
+        The host is asked for the charge. Where all of it was given back there is nothing left to be done, whoever
+        did it. What was given back in part may be this very refund, and one that was not made may still be.
         """
         if self._settings.host.offers_lookup:
             try:
@@ -214,11 +214,9 @@ class Asking:
                 if found is not None:
                     self.check(refund, found, looked_up=True)
                     return self._heard(refund, reply_of(refund, found), **facts_of(refund, found))
-            except _Untold:
+            except (_Untold, HostError, CryptoError):
                 pass
-            except (HostError, CryptoError):
-                return self._heard(refund, Reply.SILENT, message=refusal.host_message)
-        return self._heard(refund, Reply.DISPROVED, message=refusal.host_message)
+        return self._heard(refund, Reply.SILENT, message=refusal.host_message)
 
     async def _stands(self, cancel: Payment, errand: Errand) -> bool:
         try:

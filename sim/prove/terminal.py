@@ -256,13 +256,14 @@ class Terminal:
             case "broken":
                 yield world, hears(Reply.SILENT), False
             case "above":
-                seen = self._search(world, payment)
-                if effect.sent_before and self.bounds.lookup and seen.word == "approved":
+                seen = self._search(world, payment) if self.bounds.lookup else Said("unclear")
+                if not effect.sent_before:
+                    yield world, hears(Reply.DISPROVED), False
+                elif seen.word == "approved":
                     reply, facts = self.shipped.believes(world, payment, seen, looked_up=True)
                     yield world, hears(reply, facts=facts), False
-                    yield world, hears(Reply.SILENT), True
-                else:
-                    yield world, hears(Reply.DISPROVED), False
+                if effect.sent_before:  # it is not told, or the look-up failed
+                    yield world, hears(Reply.SILENT), seen.word != "unclear"
             case "conflict" if payment.kind is Kind.CHARGE:
                 yield world, hears(Reply.SILENT), False
             case "conflict" if payment.kind is Kind.CANCEL and effect.sent_before:
