@@ -109,11 +109,11 @@ class _Spoken:
         return build_command(found.command, found.code, data, crc_order(frame))
 
 
-def _is_piece(data: bytes) -> bool:
-    """Whether a card has more to say, and has said something already."""
-    return (
-        len(data) > 2 and data[-2:-1] == _MORE and not _is_card(data) and not _makes_sense(lambda: parse_atr(data))
-    )
+def _is_piece(data: bytes, goes_on: bool) -> bool:
+    """Whether a card has more to say, and has said something already; it may look like something else."""
+    if len(data) <= 2 or data[-2:-1] != _MORE:
+        return False
+    return goes_on or not (_is_card(data) or _makes_sense(lambda: parse_atr(data)))
 
 
 def _is_card(data: bytes) -> bool:
