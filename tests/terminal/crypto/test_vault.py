@@ -670,3 +670,13 @@ def test_the_facts_are_read_without_any_cryptography(path: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert run.stdout == "POS-8F3A2C91\n[]\n"
+
+
+def test_the_file_is_json_whatever_its_facts_are():
+    facts = {"of a shop": 'Käse & "Brot"\n', "\\": "}"}
+    document = vault_file.Document({"name": "hkdf"}, facts, b"n" * 12, bytes(range(256)))
+    told = json.loads(document.encode())
+    assert told["facts"] == facts
+    assert base64.b64decode(told["sealed"]) == document.sealed
+    assert bytes.fromhex(told["nonce"]) == document.nonce
+    assert document.encode() == json.dumps(told, indent=1).encode() + b"\n"
