@@ -180,6 +180,41 @@ def test_a_trace_is_written_and_replays_for_the_self_test_too(
         assert "everything passed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (("pn532", "--tap"), ""),
+        (("gemcore", "--insert"), ""),
+        (("acs", "--tap"), "?slot=picc"),
+        (("vivopay", "--tap"), ""),
+        (("vivopay", "--insert", "--encrypt", "aes"), "?encrypts=yes"),
+        (("magstripe", "--swipe"), ""),
+    ],
+)
+def test_the_self_test_says_the_same_of_a_reader_and_of_its_trace(
+    words: tuple[str, ...], options: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Word for word, but for the number of frames, and whether a card is there again later."""
+    file = tmp_path / "reader.trace"
+    reports = []
+    with running("emulate", *words) as url:
+        assert main(["reader", "trace", url, str(file)]) == 0
+        capsys.readouterr()
+        assert main(["reader", "test", url, "--json"]) == 0
+        reports.append(said(capsys)[-1])
+    with running("replay", str(file), "--tolerant") as url:
+        assert main(["reader", "test", url.partition("?")[0] + options, "--json"]) == 0
+        reports.append(said(capsys)[-1])
+    aside = ("a wait ends on time", "a wait can be called off", "the line is clean")
+    first, second = (
+        [(step["name"], step["state"], step["detail"]) for step in report["steps"] if step["name"] not in aside]
+        for report in reports
+    )
+    assert first == second
+    assert reports[0]["about"].get("firmware") == reports[1]["about"].get("firmware")
+
+
 def test_a_trace_to_stdout_is_the_frames_alone(capfd: pytest.CaptureFixture[str]) -> None:
     with running("emulate", "magstripe", "--swipe") as url:
         done = subprocess.run(
