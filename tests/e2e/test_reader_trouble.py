@@ -132,14 +132,17 @@ def test_the_plug_is_pulled_in_an_exchange_with_the_card_and_between_two(world, 
         def pull():
             reader.line.cut = cut
 
+        charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
+        await heard.until(CardWanted)
+        await asyncio.sleep(1)
         await reader.present(Counted(reader.kind.card(), at, pull))
         if (
             at == 4 and cut == "after" and reader.kind.url.startswith(("pn532", "vivopay"))
         ):  # it has said everything
-            assert (await till.charge(SALE, reference="order-17")).state is State.APPROVED
+            assert (await charge).state is State.APPROVED
             return
         with pytest.raises(LineGone, match="gone"):
-            await till.charge(SALE, reference="order-17")
+            await charge
         assert not any(isinstance(event, CardRead) for event in heard)
         assert requests(world) == []
         await unharmed(till, reader)
