@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -89,7 +88,7 @@ def lived(
     history = History(file)
     with _folder() as folder, World(folder, seed=day.seed, config=_host(day)) as world:
         life = Life(world, day, history, progress or (lambda done: None))
-        with _overheard(history), _seldom_collected():
+        with _overheard(history):
             life.live()
         seen = _evidence(world, life, day)
         hours = world.loop.time() / 3600
@@ -189,17 +188,6 @@ class _Ear(logging.Handler):
         line = self.format(record)
         if self._history.secrets.within(line):
             self._history.leaks.append(f"a line of the log ({record.name})")
-
-
-@contextmanager
-def _seldom_collected() -> Iterator[None]:
-    """A day keeps what it has seen until its evening: to look for garbage among it at every turn finds little."""
-    before = gc.get_threshold()
-    gc.set_threshold(20_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @contextmanager
