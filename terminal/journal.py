@@ -90,7 +90,7 @@ class Journal(JournalReading):
                 for statement in SCHEMA:
                     db.execute(statement)
                 db.execute(
-                    "INSERT INTO journal VALUES (?, ?, ?, ?, ?, 0)", (journal_id, after, digest, after, digest)
+                    "INSERT INTO journal VALUES (?, ?, ?, ?, ?, 0, '')", (journal_id, after, digest, after, digest)
                 )
                 db.execute("COMMIT")
                 keys_path(path).unlink(missing_ok=True)
@@ -219,6 +219,12 @@ class Journal(JournalReading):
         self._store.fresh()
         with self._store.damage:
             self._store.acknowledge(payment_ids)
+
+    def saw_refunds(self, until: datetime) -> None:
+        """Every look at a refund that was due by then has been made. That is no record: all that follows from it is
+        what has to be looked at after the next start."""
+        with self._store.damage, self._store.changing():
+            self._store.db.execute("UPDATE journal SET refunds_seen = ?", (rfc3339(until),))
 
     def tidy(self, *, whole: bool = False) -> None:
         """What belongs between payments: the checkpoint of the tables, new keys, and SQLite's WAL written back.

@@ -26,7 +26,8 @@ SCHEMA: Final = (
         id TEXT NOT NULL,
         base INTEGER NOT NULL, base_digest BLOB NOT NULL,
         checkpoint INTEGER NOT NULL, checkpoint_digest BLOB NOT NULL,
-        woken INTEGER NOT NULL
+        woken INTEGER NOT NULL,
+        refunds_seen TEXT NOT NULL
     )""",
     """CREATE TABLE records (
         seq INTEGER PRIMARY KEY,
@@ -53,6 +54,7 @@ SCHEMA: Final = (
     "CREATE UNIQUE INDEX payments_by_id ON payments (id)",
     "CREATE INDEX payments_by_reference ON payments (reference) WHERE kind = 'charge'",
     "CREATE INDEX payments_by_charge_id ON payments (charge_id) WHERE charge_id <> ''",
+    "CREATE INDEX payments_refunds ON payments (begun) WHERE kind = 'refund'",
     "CREATE INDEX payments_open ON payments (begun) WHERE open = 1",
     "CREATE INDEX payments_news ON payments (begun) WHERE news = 1",
     "CREATE TABLE sealed (slot INTEGER PRIMARY KEY, body BLOB NOT NULL)",

@@ -20,7 +20,7 @@ from terminal.totals import Bucket, Total
 
 _BY_CHARGE_ID: Final = "charge_id = ? AND charge_id <> ''"
 """Said twice, because SQLite takes a partial index only where the query repeats the index's own condition."""
-_LATEST_REFUNDS: Final = "begun IN (SELECT begun FROM payments ORDER BY begun DESC LIMIT ?) AND kind = 'refund'"
+_LATEST_REFUNDS: Final = "begun IN (SELECT begun FROM payments WHERE kind = 'refund' ORDER BY begun DESC LIMIT ?)"
 
 
 class JournalReading:
@@ -103,10 +103,16 @@ class JournalReading:
         return next((payment for payment in begun if payment.charge_id or payment.response_code), None)
 
     def refunds_since(self, since: datetime) -> list[Payment]:
-        """Refunds begun at ``since`` or later, oldest first, among the latest thousand payments (and those of
-        which something was written lately)."""
+        """Refunds begun at ``since`` or later, oldest first, among the latest thousand (and those of which
+        something was written lately)."""
         found = self._payments(_LATEST_REFUNDS, (RECENT,), lambda known: known.payment.kind is Kind.REFUND)
         return [payment for payment in found if payment.created_at >= since]
+
+    def refunds_seen(self) -> datetime | None:
+        """Until when every look at a refund that was due has been made; None where there was none."""
+        with self._store.damage:
+            (seen,) = self._store.db.execute("SELECT refunds_seen FROM journal").fetchone()
+        return parse_rfc3339(seen) if seen else None
 
     def unresolved(self) -> list[Payment]:
         """Payments with which something is still to be done (``payment.OPEN``), oldest first."""

@@ -16,9 +16,10 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
+from terminal.asking import GONE
 from terminal.clock import HostClock, Random
 from terminal.course import Ended
-from terminal.errors import HostSilent, HostUnreachable, JournalError, TillError
+from terminal.errors import HostRefused, HostSilent, HostUnreachable, JournalError, TillError
 from terminal.events import Event, Overdue
 from terminal.exchange import Exchange
 from terminal.journal import Journal
@@ -33,6 +34,8 @@ WAIT_MOST: Final = 300.0
 """Seconds: no wait is shorter than the first, and none longer than the other."""
 REFUND_CHECKS: Final = (120.0, 3600.0, 86_400.0)
 """Seconds after its beginning at which an approved refund is looked up again: a host may fail it later."""
+SEEN_EVERY: Final = 60.0
+"""Seconds by which these looks have to come further before that is written down."""
 DOUBTFUL: Final = OPEN - {State.HELD, State.OFFLINE}
 """What should not last: a doubt, or a reversal."""
 
@@ -62,9 +65,11 @@ class Resolver:
         self._unanswered: set[str] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
         self._watched: dict[str, datetime] = {}
+        self._not_before: dict[str, datetime] = {}
+        self._seen: datetime | None = None
         exchange.on_refund = self._watch
-        now, self._alive = clock.now(), journal.last_at
-        began = min(now, self._alive or now)  # a clock that is ahead at the start makes no refund old
+        now = clock.now()
+        began = min(now, journal.last_at or now)  # a clock that is ahead at the start makes no refund old
         self._refunds_since: datetime | None = began - timedelta(seconds=REFUND_CHECKS[-1])
 
     async def round(self) -> None:
@@ -216,14 +221,16 @@ class Resolver:
         so that they keep no payment waiting."""
         since, self._refunds_since = self._refunds_since, None
         if since is not None:
+            seen = self._journal.refunds_seen()
+            self._seen = seen if seen is None or seen <= self._clock.now() else None  # by a clock that was ahead
             for refund in self._journal.refunds_since(since):
                 if refund.id not in self._watched:
-                    self._watch(refund, since=self._alive)
-        return self._watched
+                    self._watch(refund, since=self._seen)
+        return self._watched | self._not_before
 
     def _watch(self, refund: Payment, since: datetime | None = None) -> None:
-        """``since``: until then the terminal was there, and made the checks that came before."""
-        if self._settings.host.offers_lookup and refund.state is State.APPROVED:
+        """``since``: the looks that were due until then have been made."""
+        if self._settings.host.offers_lookup and refund.state is State.APPROVED and refund.refund_id:
             moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
             later = [moment for moment in moments if since is None or moment > since]
             if later:
@@ -235,26 +242,33 @@ class Resolver:
 
     async def _check(self, refund_id: str) -> None:
         refund = self._journal.payment(refund_id)
-        if refund.state is not State.APPROVED:
-            del self._watched[refund_id]
-            return
         try:
-            await self._be_ready()
-            refund = await self._exchange.checked(refund)
+            if refund.state is State.APPROVED:
+                await self._be_ready()
+                refund = await self._exchange.checked(refund)
         except JournalError:
             raise
+        except HostRefused as refusal:
+            if refusal.status != GONE:
+                self._not_before[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
+                return  # else the host knows nothing of it, and that was the look
         except TillError as error:
-            self._watched[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
+            self._not_before[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
             if isinstance(error, HostUnreachable | HostSilent):
                 self._fall_silent()
             return
-        now = self._clock.now()
-        moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
-        later = [moment for moment in moments if moment > now]
-        if later and refund.state is State.APPROVED:
-            self._watched[refund_id] = later[0]
-        else:
-            del self._watched[refund_id]
+        self._not_before.pop(refund_id, None)
+        del self._watched[refund_id]
+        self._watch(refund, since=self._clock.now())
+        self._remember()
+
+    def _remember(self) -> None:
+        """Write down how far all looks have been made: at most once in a while, as it costs a commit."""
+        due = min([self._clock.now(), *self._watched.values()])
+        until = due - timedelta(seconds=1)
+        if self._seen is None or abs(until - self._seen) >= timedelta(seconds=SEEN_EVERY):
+            self._seen = until
+            self._journal.saw_refunds(until)
 
 
 def _time() -> float:

@@ -433,6 +433,30 @@ def test_what_was_asked_for_before_is_told_as_the_file_has_it(steps):
         assert answered == next((payment for payment in reversed(latest) if payment.charge_id), None)
 
 
+def test_a_refund_is_found_behind_however_many_charges(journal, monkeypatch):
+    monkeypatch.setattr("terminal.journal_reading.RECENT", 5)
+    paid = approve(journal, journal.begin(charge(1), None))
+    refund = related(Kind.REFUND, paid, 400, 2)
+    journal.begin(refund, None)
+    journal.record(refund.id, Happened.APPROVED, NOON, refund_id="rf_1")
+    for number in range(3, 30):
+        journal.begin(replace(charge(number), reference=f"r{number}"), None)
+        journal.record(f"{number:032x}", Happened.DECLINED, NOON, response_code="51")
+    journal.tidy(whole=True)
+    journal._store.forget()
+    assert [found.id for found in journal.refunds_since(NOON - DAY)] == [refund.id]
+    assert journal.refunds_since(refund.created_at + timedelta(seconds=1)) == []
+
+
+def test_until_when_refunds_were_seen_outlives_the_process(journal, path):
+    assert journal.refunds_seen() is None
+    journal.saw_refunds(NOON)
+    assert journal.refunds_seen() == NOON
+    with closing(reopened(journal, path)) as again:
+        assert again.refunds_seen() == NOON
+        again.verify()
+
+
 def test_of_a_long_past_only_the_last_few_are_read_where_they_are_enough(journal):
     for number in range(1, 3 * journal_tables._BATCH):
         journal.begin(replace(charge(number), reference=f"r{number}"), None)

@@ -191,6 +191,46 @@ def test_refunds_of_before_the_start_are_looked_at_again(tmp_path):
         assert world.run(main()) == ([State.APPROVED, State.FAILED], None)
 
 
+def test_a_look_that_a_start_was_too_short_for_is_made_by_the_next_one(tmp_path):
+    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
+
+        async def main():
+            async with world.activated() as till:
+                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
+                await till.refund(paid.charge_id, reason="broken")
+            await asyncio.sleep(600)
+            async with world.terminal() as till:  # writes, and goes before it has looked
+                await charge(till, "s")
+            async with world.terminal() as till:
+                await going_on(till, 10)
+                seen = till.journal.refunds_seen()
+                return [payment.state for payment in till.journal.payments()], seen is not None
+
+        assert world.run(main()) == ([State.APPROVED, State.FAILED, State.APPROVED], True)
+
+
+def test_a_look_in_vain_is_made_after_the_next_start(tmp_path):
+    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
+
+        def no_looks(request):
+            if "/pos/refund/" in request.url.path:
+                _unreachable(request)
+
+        async def main():
+            async with world.activated() as till:
+                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
+                await till.refund(paid.charge_id, reason="broken")
+                world.network.before = no_looks
+                await going_on(till, 130)
+                before = [payment.state for payment in till.journal.payments()]
+                world.network.before = lambda request: None
+            async with world.terminal() as till:
+                await going_on(till, 10)
+                return before[1], till.journal.payments()[1].state
+
+        assert world.run(main()) == (State.APPROVED, State.FAILED)
+
+
 def test_without_look_ups_nobody_asks_what_became_of_refunds(tmp_path):
     with World(tmp_path, config=HostConfig(offers_lookup=False)) as world:
         host = {"offers_lookup": False}
