@@ -13,6 +13,7 @@ async with Terminal.open(settings) as till:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -142,7 +143,7 @@ class Terminal:
         Raises PaymentRefused (same reference, another amount), AmountError, NotReady, LiveGuardError,
         HostUnreachable (no money moved), HostRefused (nor here), ReaderError, JournalError.
         """
-        async with self._turn:
+        async with self._still_wanted(reference, amount), self._turn:
             standing = finding.standing(self.journal, reference, amount)
             if standing is not None:
                 if standing.state in GONE_ON_WITH:
@@ -335,6 +336,17 @@ class Terminal:
         return await self._exchange.reconciler(self._turn).run(since, until, progress)
 
     # -- below ----------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def _still_wanted(self, reference: str, amount: Amount) -> AsyncIterator[None]:
+        """Who is cancelled inside, be it while others have their turn, has given up what there is of the charge."""
+        try:
+            yield
+        except asyncio.CancelledError:
+            standing = self.journal.charge_by_reference(reference)
+            if standing is not None and standing.amount == amount and standing.state in GONE_ON_WITH:
+                self._exchange.left(standing.id)
+            raise
 
     async def _awaited(self, payment_id: str, work: Awaitable[Payment]) -> Payment:
         try:

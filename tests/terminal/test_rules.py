@@ -217,6 +217,28 @@ def test_a_charge_whose_caller_is_cancelled_is_undone(make):
     assert paying(world, scenario) == ((State.ABANDONED, State.CANCELED, ["canceled"]), [])
 
 
+def test_who_asks_again_and_is_cancelled_before_the_turn_comes_has_left_too(make):
+    world = make()
+
+    async def scenario(till):
+        await doubtful(world, charge(till), acted=False)
+        world.network.trip = lambda request: Trip(back=5.0)
+        other = asyncio.create_task(charge(till, "s"))
+        await asyncio.sleep(1)
+        asking = asyncio.create_task(charge(till))
+        await asyncio.sleep(1)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        times = sent(world)
+        state = till.journal.charge_by_reference("r").state
+        await other
+        await till.resolve()
+        return state, sent(world) - times
+
+    assert paying(world, scenario)[0] == (State.ABANDONED, 0)
+
+
 def test_an_approval_that_comes_after_the_till_has_given_up_is_undone(make):
     world = make()
 
