@@ -70,6 +70,8 @@ class Climb:
         The level that was reached stays, whatever is raised.
         """
         taken: set[Step] = set()
+        if self.level is Level.PAIRING:  # whoever asks now has perhaps not seen the code
+            self._found = Level.PAIRING
         if self.level in CALLS_LEFT and self._keys_expired():
             self._standing.move(Step.KEYS_EXPIRED)
         while self.level is not Level.ACTIVATED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import httpx
@@ -160,6 +161,25 @@ def test_a_resumed_pairing_shows_its_unexpired_code_again(world):
     first, again = world.run(main())
     assert (again.pairing_code, again.expires_at) == (first.pairing_code, first.expires_at)
     assert (first.resumed, again.resumed) == (False, True)
+    assert world.network.paths().count("POST /pos/pairing-code") == 1
+
+
+def test_who_asks_again_is_shown_the_code_again(world):
+    async def main():
+        await world.provision()
+        async with world.terminal() as till:
+            events = till.events()
+            task = asyncio.create_task(till.activate())
+            while not isinstance(first := await anext(events), PairingCodeShown):
+                pass
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            heard = await world.activate(till)
+            return first, next(event for event in heard if isinstance(event, PairingCodeShown)), till.level
+
+    first, again, level = world.run(main())
+    assert (again.pairing_code, again.resumed, level) == (first.pairing_code, True, Level.ACTIVATED)
     assert world.network.paths().count("POST /pos/pairing-code") == 1
 
 
