@@ -24,6 +24,8 @@ ASKS_AGAIN_AFTER = 10.0
 """Seconds after which a till that was told that it is pending asks for the charge again."""
 TRY_UNDOING_EVERY = 20.0
 """Seconds."""
+UNDO = "-undo"
+"""What the till adds to a reference for the refund of an approval that nobody saw."""
 STRIPES: Mapping[str, StripeCard] = {
     name: read_card(None, play(TRACK_2, card.tracks[2]), None) for name, card in CARDS.items()
 }
@@ -101,6 +103,8 @@ class Counter:
         for payment in till.outcomes() if fresh else ():
             self._told(payment)
             till.acknowledge(payment.id)
+            if payment.kind is Kind.REFUND and payment.state is State.APPROVED:  # the power went while it was asked
+                self.record.undo.pop(payment.reference.removesuffix(UNDO), None)
         if self.record.undo and now >= self._undo_at:
             self._undo_at = now + TRY_UNDOING_EVERY
             for reference, charge_id in tuple(self.record.undo.items()):
@@ -270,7 +274,7 @@ class Counter:
 
     async def _refund_all(self, till: Terminal, step: of.Void, reference: str, charge_id: str) -> Payment | None:
         try:
-            payment = await till.refund(charge_id, reason=f"{reference}-undo")
+            payment = await till.refund(charge_id, reason=f"{reference}{UNDO}")
         except NEEDS_A_START:
             raise
         except TillError as error:
