@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class WorldError(Exception):
-    """A call that the world itself made at the host was refused; the message has the call and the answer."""
+    """A call that the world itself made at the host did not succeed; the message has the call and the answer."""
 
 
 class Station:
@@ -109,10 +109,13 @@ class Station:
             yield till
 
     async def claim(self, code: str) -> None:
-        """The merchant types the code into the portal."""
+        """The merchant types the code into the portal; WorldError where that does not work."""
         ask = self._world.ask
         credentials = self.device["merchant"] | {"grant_type": "client_credentials"}
-        token = (await ask("POST", "/client/session", credentials))["access_token"]
+        session = await ask("POST", "/client/session", credentials)
+        token = session.get("access_token") if isinstance(session, dict) else None
+        if not isinstance(token, str):
+            raise WorldError("POST /client/session: the answer has no token")
         await ask("POST", "/session/initiate", {"host": "merchant.viopay.io"}, token)
         await ask("POST", "/pos/claim", {"pairing_code": code}, token)
 

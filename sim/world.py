@@ -72,6 +72,9 @@ __all__ = ["URL", "Station", "World", "WorldError"]
 
 T = TypeVar("T")
 
+ASKS_FOR = 60.0
+"""Seconds for which a call of the world's own waits for its answer."""
+
 
 class World:
     """One host and, under ``folder``, one terminal's home. Use it in a ``with`` block, or call ``close``.
@@ -163,16 +166,24 @@ class World:
         )
 
     async def ask(self, method: str, path: str, document: Any = None, token: str = "") -> Any:
-        """A JSON call that is not a terminal's, past its network; WorldError unless it succeeds."""
+        """A JSON call that is not a terminal's, past its network; WorldError unless it succeeds within a minute."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         content = None if document is None else msgspec.json.encode(document)
         request = httpx.Request(method, URL + path, headers=headers, content=content)
-        answer = await self._own_network.handle_async_request(request)
-        body = await answer.aread()
-        self._own_network.requests.clear()
+        try:
+            async with asyncio.timeout(ASKS_FOR):
+                answer = await self._own_network.handle_async_request(request)
+                body = await answer.aread()
+        except (TimeoutError, httpx.TransportError) as error:
+            raise WorldError(f"{method} {path}: {str(error) or 'no answer'}") from None
+        finally:
+            self._own_network.requests.clear()
         if not answer.is_success:
             raise WorldError(f"{method} {path}: {answer.status_code} {answer.text}")
-        return msgspec.json.decode(body) if body else None
+        try:
+            return msgspec.json.decode(body) if body else None
+        except msgspec.DecodeError:
+            raise WorldError(f"{method} {path}: the answer is no JSON") from None
 
     def fault(self, *rules: dict[str, Any]) -> None:
         """What goes wrong at calls from now on (``sim.faults``); none clears it. Raises FaultError."""

@@ -12,7 +12,8 @@ import pytest
 from hw.card import ManualCard
 from sim.host.config import HostConfig
 from sim.power import PowerCut
-from sim.world import World
+from sim.world import World, WorldError
+from terminal.activation import Level
 from terminal.disk import Disk
 from terminal.errors import HostUnreachable, KeystoreError, TillError
 from terminal.money import Amount
@@ -370,3 +371,31 @@ class TestOneSeed:
 
     def test_another_seed_is_another_day(self, tmp_path: Path) -> None:
         assert repr(self.day(tmp_path / "one", 7)) != repr(self.day(tmp_path / "two", 8))
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"do": "drop_request", "how": "silence"},
+        {"do": "drop_answer", "how": "cut"},
+        {"do": "html", "status": 200},
+        {"do": "corrupt", "at": 2},
+    ],
+    ids=lambda rule: rule["do"],
+)
+def test_a_merchant_who_gets_no_answer_is_told_and_may_claim_the_next_time(
+    tmp_path: Path, rule: dict[str, Any]
+) -> None:
+    """Without a merchant, the terminal would wait for ever."""
+    with World(tmp_path) as world:
+
+        async def main():
+            await world.provision()
+            async with world.terminal() as till:
+                world.fault({"match": {"call": "client_session", "nth": 1}, **rule})
+                with pytest.raises(WorldError, match="/client/session"):
+                    await world.activate(till)
+                await world.activate(till)
+                return till.level
+
+        assert world.run(main()) is Level.ACTIVATED
