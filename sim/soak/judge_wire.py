@@ -13,6 +13,8 @@ CHARGE = "charge"
 RENEWAL = frozenset({"keys", "attest", "config", "terminal_parameters"})
 """Calls that belong between payments."""
 REFUSES_KEYS = 401
+REFUSES = frozenset({REFUSES_KEYS, 429})
+"""It has not acted, and says so of any request: the keys are not good, or there are too many."""
 
 
 def written_before_sent(seen: Evidence) -> Iterator[Violation]:
@@ -55,7 +57,8 @@ def same_bytes_under_a_key(seen: Evidence) -> Iterator[Violation]:
         before = first.setdefault(sent.key, sent.digest)
         if before != sent.digest:
             told = set(judged.get((sent.key, before), ()))
-            if told != {REFUSES_KEYS} and (told or sent.key not in stored):
+            refused = REFUSES_KEYS in told and told <= REFUSES
+            if not refused and (told or sent.key not in stored):
                 yield Violation("same_bytes", sent.key, "other bytes were sent, and the keys had not been refused")
             first[sent.key] = sent.digest
 

@@ -35,8 +35,8 @@ def test_a_line_that_is_pulled_is_plugged_in_again(name):
 def test_an_error_that_is_none_of_ours_is_found(monkeypatch, name):
     receive = Wire.receive
 
-    async def planted(self, timeout, what):
-        frame = await receive(self, timeout, what)
+    async def planted(self, *asked, **how):
+        frame = await receive(self, *asked, **how)
         if 0x5A in frame:
             raise IndexError("planted")
         return frame
@@ -50,9 +50,9 @@ def test_a_driver_that_stays_out_of_step_is_found(monkeypatch):
     receive = Wire.receive
     broken = False
 
-    async def planted(self, timeout, what):
+    async def planted(self, *asked, **how):
         nonlocal broken
-        frame = await receive(self, timeout, what)
+        frame = await receive(self, *asked, **how)
         broken = broken or self.counts.dropped > 0
         if broken:
             raise FramingError("out of step for ever")
