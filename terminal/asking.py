@@ -49,6 +49,8 @@ _Cause = tuple[int, str]
 
 SUPERSEDED: _Cause = (401, "4011")
 """The host has replaced the key set and so has not acted on this attempt."""
+OLDER: _Cause = (401, "4011 of an older one")
+"""The same of a key set that is not in use any more: the one that is may still be good."""
 CREDENTIALS: _Cause = (401, "4010")
 """Nor has it on one that it does not take as ours. The date may be at fault; or the network has delivered the
 request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
@@ -114,7 +116,8 @@ class Asking:
         payment, doubt = what.payment, what.sent_before
         request = self._journal.request(payment.id)
         held = request is not None and self._client.holds(request.key_set_id)
-        signer = request.key_set_id if request and held and (SUPERSEDED not in errand.mended or not doubt) else None
+        mended = not errand.mended.isdisjoint({SUPERSEDED, OLDER})
+        signer = request.key_set_id if request and held and not (mended and doubt) else None
         try:
             answer = await self._ask(what, request, signer)
             self.check(payment, answer)
@@ -375,16 +378,19 @@ class Asking:
     async def _mended(self, refusal: HostRefused, mended: set[_Cause], *, older: bool = False) -> bool:
         """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
 
-        ``older``: the request was signed under an older key set than the one in use, which may still be good.
-        Raises HostError and CryptoError where new keys cannot be had.
+        ``older``: the request was signed under an older key set than the one in use. Raises HostError and
+        CryptoError where new keys cannot be had.
         """
         cause = _cause(refusal)
+        if cause == SUPERSEDED and older:
+            cause = OLDER
         if cause in mended:
             return False
         mended.add(cause)
+        if cause == OLDER:
+            return True
         if cause == SUPERSEDED:
-            if not older:
-                await self._climb.renew_keys()
+            await self._climb.renew_keys()
             return True
         try:
             return cause == CREDENTIALS and await self._climb.follow_clock()

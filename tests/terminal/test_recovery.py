@@ -177,6 +177,20 @@ def test_what_the_older_keys_let_in_may_still_be_acted_on_after_the_newer_were_r
     assert found == []
 
 
+def test_an_older_key_set_and_the_one_in_use_may_be_superseded_both(make):
+    world = make(offers_lookup=False)
+
+    async def scenario(till):
+        await doubtful(world, till.charge(TWELVE_FIFTY, reference="r", card=TYPED), acted=True)
+        async with till._turn:
+            await till._climb.renew_keys()
+        await control(world, superseded=True)
+        (known,) = await till.resolve()
+        return known.state
+
+    assert paying(world, scenario, host={"offers_lookup": False}) == (State.APPROVED, [])
+
+
 @pytest.mark.parametrize("acted", [True, False])
 @pytest.mark.parametrize("gone", ["expired", "superseded"])
 @pytest.mark.parametrize("kind", [Kind.CHARGE, Kind.REFUND, Kind.CANCEL])
