@@ -120,8 +120,11 @@ class Home:
 def said(process: subprocess.Popen[str], event: str) -> dict[str, Any]:
     """Read on until the process says this event."""
     assert process.stdout is not None
+    assert process.stderr is not None
+    heard = []
     for line in process.stdout:
+        heard.append(line)
         told: dict[str, Any] = json.loads(line)
         if told["event"] == event:
             return told
-    raise AssertionError(f"{event!r} was never said")
+    raise AssertionError(f"{event!r} was never said, but this:\n{''.join(heard)}{process.stderr.read()}")
