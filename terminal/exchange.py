@@ -29,15 +29,12 @@ from terminal.money import Amount
 from terminal.payment import OPEN, PAYMENT, REVERSAL, Happened, Kind, Payment, State
 from terminal.presence import Presence
 from terminal.reconcile import HostBooks, Reconciler, patiently
-from terminal.recovery import Circumstances, Reversal, Sought
+from terminal.recovery import Circumstances, Reversal, Sought, reversal_of, to_undo
 from terminal.settings import Settings
 from terminal.turn import Turn
 
 _DATED: Final = frozenset({Happened.SENT_AGAIN, Happened.SEALED_AGAIN, Happened.SENT_TO_CANCEL, Happened.FORWARDED})
 """Something leaves the device next."""
-
-REVERSAL_REFUNDS: Final = 2
-"""How many refunds are tried to undo a charge that is too late to cancel, before a person is asked."""
 
 BY_HAND: Final[dict[tuple[Kind, State], dict[bool, Happened]]] = {
     (Kind.CHARGE, State.IN_FLIGHT): {True: Happened.APPROVED, False: Happened.NOT_FOUND},
@@ -195,25 +192,15 @@ class Exchange:
         host = self._settings.host
         under_way = host.call_timeout + host.request_life  # what is sent last may arrive that much later
         known_for = timedelta(seconds=max(0.0, host.idempotency_life - under_way))
+        undoing = payment.state is State.REVERSING and payment.charge_id != ""
         return Circumstances(
             present=self._presence.there(payment),
             remembered=self._clock.now() - payment.created_at < known_for,
             lookup=host.offers_lookup,
             sought=sought,
-            reversal=self._reversal(payment) if payment.state is State.REVERSING else Reversal.NONE,
+            reversal=reversal_of(payment, self._journal.concerning(payment)) if undoing else Reversal.NONE,
             expired=payment.state is State.HELD and self._presence.confirm_left(payment) <= 0,
         )
-
-    def _reversal(self, charge: Payment) -> Reversal:
-        children = self._journal.concerning(charge) if charge.charge_id else []
-        if any(child.state in OPEN for child in children):
-            return Reversal.OPEN
-        ended, left = (State.REFUSED, State.DECLINED, State.FAILED), _to_undo(charge)
-        refunds = [child for child in children if child.state in ended and child.reference == REVERSAL]
-        if sum(refund.amount.minor == left for refund in refunds) >= REVERSAL_REFUNDS:
-            return Reversal.STUCK  # of another amount: the host has said more since
-        refused = any(child.kind is Kind.CANCEL and child.state in ended for child in children)
-        return Reversal.CANCEL_REFUSED if refused else Reversal.NONE
 
     def _asks_first(self, payment: Payment) -> bool:
         return self.wary and payment.kind is Kind.CHARGE and self._settings.host.offers_lookup
@@ -276,7 +263,7 @@ class Exchange:
             errand.key_seen = errand.older = False
 
     def _undoing(self, begin: Begin) -> Payment:
-        amount = Amount(_to_undo(begin.charge), begin.charge.amount.currency)
+        amount = Amount(to_undo(begin.charge), begin.charge.amount.currency)
         return self.child(begin.charge, begin.kind, amount, REVERSAL if begin.kind is Kind.REFUND else "")
 
     def child(self, charge: Payment, kind: Kind, amount: Amount, reference: str) -> Payment:
@@ -390,8 +377,3 @@ class Exchange:
                 response_code=payment.response_code,
             )
         )
-
-
-def _to_undo(charge: Payment) -> int:
-    """Minor units that are left of a charge which is not to stand, as far as the host has said."""
-    return (charge.approved or charge.amount).minor - charge.refunded

@@ -1,4 +1,4 @@
-"""What to do next with a payment, and what an answer means for it: two literal tables, and nothing else.
+"""What to do next with a payment, how far its reversal has come, what an answer means for it: two literal tables.
 
 Everything here is pure. ``terminal.exchange`` does what ``decide`` says and writes what ``conclude`` says;
 ``till prove`` searches the same two tables to the end.
@@ -10,10 +10,12 @@ payment: if the host has one, it is canceled, and refunded where it is too late 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
-from terminal.payment import Happened, Kind, Payment, State
+from terminal.payment import OPEN, REVERSAL, Happened, Kind, Payment, State
 
 
 class Act(StrEnum):
@@ -69,6 +71,27 @@ class Reversal(StrEnum):
     CANCEL_REFUSED = "cancel_refused"
     STUCK = "stuck"
     """So were the refunds that were tried."""
+
+
+REVERSAL_REFUNDS: Final = 2
+"""How many refunds are tried to undo a charge that is too late to cancel, before a person is asked."""
+
+
+def reversal_of(charge: Payment, children: Sequence[Payment]) -> Reversal:
+    """How far the reversal of a charge has come; ``children`` are all its cancels and refunds."""
+    if any(child.state in OPEN for child in children):
+        return Reversal.OPEN
+    ended, left = (State.REFUSED, State.DECLINED, State.FAILED), to_undo(charge)
+    refunds = [child for child in children if child.state in ended and child.reference == REVERSAL]
+    if sum(refund.amount.minor == left for refund in refunds) >= REVERSAL_REFUNDS:
+        return Reversal.STUCK  # of another amount: the host has said more since
+    refused = any(child.kind is Kind.CANCEL and child.state in ended for child in children)
+    return Reversal.CANCEL_REFUSED if refused else Reversal.NONE
+
+
+def to_undo(charge: Payment) -> int:
+    """Minor units that are left of a charge which is not to stand, as far as the host has said."""
+    return (charge.approved or charge.amount).minor - charge.refunded
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from terminal.recovery import (
     Sought,
     conclude,
     decide,
+    reversal_of,
 )
 
 CHARGE = Payment(
@@ -166,6 +167,33 @@ def test_a_reversal_of_what_was_never_told_to_be_approved_is_whole():
     charge = replace(CHARGE, state=State.REVERSING)
     refund = replace(CHARGE, kind=Kind.REFUND, reference="reversal", state=State.APPROVED)
     assert effect_on_charge(refund, charge) == (Happened.REFUNDED, 1250)
+
+
+CANCEL = replace(CHARGE, kind=Kind.CANCEL, reference="")
+REFUND = replace(CHARGE, kind=Kind.REFUND, reference="reversal")
+REFUSED_CANCEL, REFUSED_REFUND = replace(CANCEL, state=State.REFUSED), replace(REFUND, state=State.REFUSED)
+IN_PART = replace(REFUSED_REFUND, amount=Amount(500, "EUR"))
+"""A refund of what the host then said was left."""
+BY_THE_TILL = replace(REFUSED_REFUND, reference="broken")
+
+
+@pytest.mark.parametrize(
+    ("children", "reversal"),
+    [
+        ([], Reversal.NONE),
+        ([replace(CANCEL, state=State.WITHDRAWN)], Reversal.NONE),
+        ([replace(CANCEL, state=State.IN_DOUBT)], Reversal.OPEN),
+        ([REFUSED_CANCEL], Reversal.CANCEL_REFUSED),
+        ([REFUSED_CANCEL, replace(REFUND, state=State.PENDING)], Reversal.OPEN),
+        ([REFUSED_CANCEL, REFUSED_REFUND], Reversal.CANCEL_REFUSED),
+        ([REFUSED_CANCEL, REFUSED_REFUND, replace(REFUND, state=State.FAILED)], Reversal.STUCK),
+        ([REFUSED_CANCEL, REFUSED_REFUND, IN_PART], Reversal.CANCEL_REFUSED),
+        ([REFUSED_CANCEL, REFUSED_REFUND, BY_THE_TILL], Reversal.CANCEL_REFUSED),
+    ],
+)
+def test_a_cancel_is_tried_then_two_refunds_of_what_is_left_then_a_person(children, reversal):
+    charge = replace(CHARGE, state=State.REVERSING, charge_id="ch_abc123def456")
+    assert reversal_of(charge, children) is reversal
 
 
 def _acts(payment, seen):
