@@ -31,6 +31,7 @@ from terminal.journal_file import FILE_NAME as JOURNAL_FILE
 from terminal.keeping import Keeping
 from terminal.new_charge import NewCharges
 from terminal.presence import Presence
+from terminal.refund_watch import RefundWatch
 from terminal.resolver import Resolver
 from terminal.settings import Settings
 from terminal.standing import JOURNAL_SEQ, recall
@@ -118,7 +119,10 @@ async def assembled(
         told = partial(kept_config, vault), partial(kept_parameters, vault)
         new_charges = NewCharges(settings, journal, clock, exchange, cards, events.emit, *told)
         be_ready = partial(_be_ready, climb, keystore, clock)
-        resolver = Resolver(exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready)
+        refunds = RefundWatch(exchange, journal, clock, settings, be_ready)
+        resolver = Resolver(
+            exchange, journal, clock, random, settings, events.emit, presence, turn, be_ready, refunds
+        )
         keeping = Keeping(
             client=client,
             climb=climb,

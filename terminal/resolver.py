@@ -2,7 +2,8 @@
 
 What is tried in vain is tried again after a wait that doubles its ceiling and is drawn anywhere below it
 (exponential backoff, full jitter). While the host does not answer at all nobody is tried; as soon as it answers
-anything, all are. What was approved offline is forwarded in its order.
+anything, all are. What was approved offline is forwarded in its order. Refunds that are to be looked at again
+(``terminal.refund_watch``) come last.
 """
 
 from __future__ import annotations
@@ -12,30 +13,25 @@ import contextlib
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from functools import partial
 from typing import Final
 
-from terminal.asking import GONE
 from terminal.clock import HostClock, Random
 from terminal.course import Ended
-from terminal.errors import HostRefused, HostSilent, HostUnreachable, JournalError, TillError
+from terminal.errors import HostSilent, HostUnreachable, JournalError, TillError
 from terminal.events import Event, Overdue
 from terminal.exchange import Exchange
 from terminal.journal import Journal
 from terminal.payment import OPEN, Payment, State
 from terminal.presence import Presence
 from terminal.recovery import Act
+from terminal.refund_watch import RefundWatch
 from terminal.settings import Settings
 from terminal.turn import Interrupted, Turn
 
 WAIT_FIRST: Final = 1.0
 WAIT_MOST: Final = 300.0
 """Seconds: no wait is shorter than the first, and none longer than the other."""
-REFUND_CHECKS: Final = (120.0, 3600.0, 86_400.0)
-"""Seconds after its beginning at which an approved refund is looked up again: a host may fail it later."""
-SEEN_EVERY: Final = 60.0
-"""Seconds by which these looks have to come further before that is written down."""
 DOUBTFUL: Final = OPEN - {State.HELD, State.OFFLINE}
 """What should not last: a doubt, or a reversal."""
 
@@ -54,23 +50,17 @@ class Resolver:
         presence: Presence,
         turn: Turn,
         be_ready: Callable[[], Awaitable[None]],
+        refunds: RefundWatch,
     ) -> None:
         self._exchange, self._journal, self._clock, self._random = exchange, journal, clock, random
         self._settings, self._emit, self._presence = settings, emit, presence
-        self._turn, self._be_ready = turn, be_ready
+        self._turn, self._be_ready, self._refunds = turn, be_ready, refunds
         self._due: dict[str, float] = {}
         self._tried: defaultdict[str, float] = defaultdict(lambda: -math.inf)
         self._tries: dict[str, int] = {}
         self._alarmed: set[tuple[str, bool]] = set()
         self._unanswered: set[str] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
-        self._watched: dict[str, datetime] = {}
-        self._not_before: dict[str, datetime] = {}
-        self._seen: datetime | None = None
-        exchange.on_refund = self._watch
-        now = clock.now()
-        began = min(now, journal.last_at or now)  # a clock that is ahead at the start makes no refund old
-        self._refunds_since: datetime | None = began - timedelta(seconds=REFUND_CHECKS[-1])
 
     async def round(self) -> None:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
@@ -83,7 +73,7 @@ class Resolver:
             self._alarm(payment, person=False)
         due = [payment.id for payment in found if self._wait(payment) <= 0]
         steps = [partial(self._step, payment_id) for payment_id in sorted(due, key=self._tried.__getitem__)]
-        steps += [partial(self._check, refund_id) for refund_id in self._refunds_due()]
+        steps += [partial(self._look, refund_id) for refund_id in self._refunds.due()]
         for step in steps:
             if self._silence() > 0:
                 return
@@ -94,10 +84,9 @@ class Resolver:
 
     def next_due(self) -> float | None:
         """Seconds until there is something to do; None when there is nothing open."""
-        now = self._clock.now()
         waits = [self._wait(payment) for payment in self._journal.unresolved()]
-        if refunds := self._refunds():
-            waits.append((min(refunds.values()) - now).total_seconds())
+        if (refunds := self._refunds.next_due()) is not None:
+            waits.append(refunds)
         return max(0.0, min(waits), self._silence()) if waits else None
 
     def wake(self) -> None:
@@ -142,6 +131,12 @@ class Resolver:
             self._fall_silent()
         if self._exchange.silent > silent:
             self._unanswered.add(payment_id)
+            self._fall_silent()
+
+    async def _look(self, refund_id: str) -> None:
+        try:
+            await self._refunds.look(refund_id)
+        except (HostUnreachable, HostSilent):
             self._fall_silent()
 
     async def _go_on(self, payment_id: str) -> None:
@@ -213,62 +208,6 @@ class Resolver:
     def _backoff(self, tries: int) -> float:
         share: float = int.from_bytes(self._random(4), "big") / 2**32
         return max(WAIT_FIRST, min(WAIT_MOST, WAIT_FIRST * 2.0 ** min(tries, 16)) * share)
-
-    # -- refunds that the host fails later ----------------------------------------------------------------------
-
-    def _refunds(self) -> dict[str, datetime]:
-        """Refunds that are to be looked at again, and when; those of before the start are read when first needed,
-        so that they keep no payment waiting."""
-        since, self._refunds_since = self._refunds_since, None
-        if since is not None:
-            seen = self._journal.refunds_seen()
-            self._seen = seen if seen is None or seen <= self._clock.now() else None  # by a clock that was ahead
-            for refund in self._journal.refunds_since(since):
-                if refund.id not in self._watched:
-                    self._watch(refund, since=self._seen)
-        return self._watched | self._not_before
-
-    def _watch(self, refund: Payment, since: datetime | None = None) -> None:
-        """``since``: the looks that were due until then have been made."""
-        if self._settings.host.offers_lookup and refund.state is State.APPROVED and refund.refund_id:
-            moments = [refund.created_at + timedelta(seconds=after) for after in REFUND_CHECKS]
-            later = [moment for moment in moments if since is None or moment > since]
-            if later:
-                self._watched[refund.id] = later[0]
-
-    def _refunds_due(self) -> list[str]:
-        now = self._clock.now()
-        return [refund_id for refund_id, at in self._refunds().items() if at <= now]
-
-    async def _check(self, refund_id: str) -> None:
-        refund = self._journal.payment(refund_id)
-        try:
-            if refund.state is State.APPROVED:
-                await self._be_ready()
-                refund = await self._exchange.checked(refund)
-        except JournalError:
-            raise
-        except HostRefused as refusal:
-            if refusal.status != GONE:
-                self._not_before[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
-                return  # else the host knows nothing of it, and that was the look
-        except TillError as error:
-            self._not_before[refund_id] = self._clock.now() + timedelta(seconds=WAIT_MOST)
-            if isinstance(error, HostUnreachable | HostSilent):
-                self._fall_silent()
-            return
-        self._not_before.pop(refund_id, None)
-        del self._watched[refund_id]
-        self._watch(refund, since=self._clock.now())
-        self._remember()
-
-    def _remember(self) -> None:
-        """Write down how far all looks have been made: at most once in a while, as it costs a commit."""
-        due = min([self._clock.now(), *self._watched.values()])
-        until = due - timedelta(seconds=1)
-        if self._seen is None or abs(until - self._seen) >= timedelta(seconds=SEEN_EVERY):
-            self._seen = until
-            self._journal.saw_refunds(until)
 
 
 def _time() -> float:
