@@ -58,7 +58,7 @@ class Resolver:
         self._due: dict[str, float] = {}
         self._tried: defaultdict[str, float] = defaultdict(lambda: -math.inf)
         self._tries: dict[str, int] = {}
-        self._alarmed: set[tuple[str, bool]] = set()
+        self._alarmed: dict[str, bool] = {}  # whether it was a person who had to be called
         self._unanswered: set[str] = set()
         self._quiet: tuple[float, int] | None = None  # until when, and how many answers there had been before it
 
@@ -66,21 +66,11 @@ class Resolver:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
 
         Who was tried longest ago comes first, so that one that never gets an answer keeps nobody from theirs.
-        Raises JournalError.
+        Then what is old and still open is told of. Raises JournalError.
         """
-        found = self._journal.unresolved()
-        for payment in found:
+        await self._steps()
+        for payment in self._journal.unresolved():
             self._alarm(payment, person=False)
-        due = [payment.id for payment in found if self._wait(payment) <= 0]
-        steps = [partial(self._step, payment_id) for payment_id in sorted(due, key=self._tried.__getitem__)]
-        steps += [partial(self._look, refund_id) for refund_id in self._refunds.due()]
-        for step in steps:
-            if self._silence() > 0:
-                return
-            try:
-                await self._turn.between(step)
-            except Interrupted:
-                return
 
     def next_due(self) -> float | None:
         """Seconds until there is something to do; None when there is nothing open."""
@@ -118,6 +108,19 @@ class Resolver:
                 await self._turn.between(partial(self._step, payment.id))
 
     # -- below ----------------------------------------------------------------------------------------------
+
+    async def _steps(self) -> None:
+        found = self._journal.unresolved()
+        due = [payment.id for payment in found if self._wait(payment) <= 0]
+        steps = [partial(self._step, payment_id) for payment_id in sorted(due, key=self._tried.__getitem__)]
+        steps += [partial(self._look, refund_id) for refund_id in self._refunds.due()]
+        for step in steps:
+            if self._silence() > 0:
+                return
+            try:
+                await self._turn.between(step)
+            except Interrupted:
+                return
 
     async def _step(self, payment_id: str) -> None:
         silent, self._tried[payment_id] = self._exchange.silent, _time()
@@ -167,11 +170,13 @@ class Resolver:
         self._due[payment.id] = now + self._backoff(tries)
 
     def _alarm(self, payment: Payment, *, person: bool) -> None:
+        """Once for its age, and once where a person is wanted: that is never followed by the lesser one."""
         now = self._clock.now()
         age = (now - payment.created_at).total_seconds()
         overdue = person or (payment.state in DOUBTFUL and age >= self._settings.alarm_after)
-        if overdue and (payment.id, person) not in self._alarmed:
-            self._alarmed.add((payment.id, person))
+        told = self._alarmed.get(payment.id)
+        if overdue and (told is None or (person and not told)):
+            self._alarmed[payment.id] = person
             self._emit(
                 Overdue(
                     at=now,

@@ -19,6 +19,7 @@ from tests.terminal.worlds import Told, doubtful, lose, paying
 
 TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")
+DAY = 86_400
 
 
 @pytest.fixture
@@ -153,6 +154,38 @@ def test_what_is_overdue_is_told_once(world):
     assert paying(world, scenario)[0] == [("r", "abandoned", False)]
 
 
+def test_what_waits_for_a_person_is_told_once_at_each_start(make):
+    world, cannot_be_asked = make(offers_lookup=False, key_set_life=30 * DAY), {"offers_lookup": False}
+
+    async def main():
+        async with world.activated(host=cannot_be_asked) as till:
+            await doubtful(world, charge(till), acted=True)
+        await asyncio.sleep(DAY)  # the host has forgotten the key
+        starts = []
+        for _ in range(2):
+            async with world.terminal(host=cannot_be_asked) as till:
+                told = Told(till)
+                await going_on(till, 3600)
+                starts.append([event.person for event in told[Overdue]])
+        return starts
+
+    assert world.run(main()) == [[True], [True]]
+
+
+def test_what_is_old_is_told_again_where_it_comes_to_wait_for_a_person(make):
+    world = make(offers_lookup=False, key_set_life=30 * DAY)
+
+    async def scenario(till):
+        told = Told(till)
+        await doubtful(world, charge(till), acted=True)
+        end = lose(world, acted=False)
+        await going_on(till, DAY)
+        end()
+        return [(event.person, event.seconds < DAY / 2) for event in told[Overdue]]
+
+    assert paying(world, scenario, host={"offers_lookup": False})[0] == [(False, True), (True, False)]
+
+
 def test_a_held_charge_is_undone_when_its_time_is_over_and_not_before(world):
     async def scenario(till):
         await charge(till, hold=True)
@@ -277,6 +310,7 @@ def test_a_reversal_of_what_the_host_does_not_know_any_more_is_for_a_person(worl
         )
         await till.void("r")
         await till.resolve()
+        await going_on(till, 3600)  # it grows old, which says less than has been told
         world.fault()
         return [event.person for event in told[Overdue]]
 
