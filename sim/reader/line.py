@@ -13,6 +13,7 @@ import pty
 import struct
 import termios
 import tty
+import weakref
 from collections import deque
 from contextlib import suppress
 from typing import Protocol
@@ -79,10 +80,16 @@ class FaultyLine:
 
 
 class PtyLine:
-    """A pty: ``path`` is the serial device that the driver opens. Closing it is pulling the plug."""
+    """A pty: ``path`` is the serial device that the driver opens. Closing it is pulling the plug.
+
+    Its path is no other pty's for as long as this object is there, closed or not: who looks for a reader that was
+    pulled out finds nothing under its name, and not somebody else's.
+    """
 
     def __init__(self) -> None:
         master, self._device = pty.openpty()
+        # The system gives the number of a pty again once both ends are closed, so this one is not, with the plug.
+        weakref.finalize(self, os.close, self._device)
         self.path = os.ttyname(self._device)
         # Raw before anyone opens it, so that nothing is echoed or translated; kept open here, so that the
         # driver may close it and come again. In packet mode the master is told when the driver drops its input.
@@ -123,9 +130,6 @@ class PtyLine:
     async def close(self) -> None:
         """Pull the plug: the device is gone for the driver."""
         await self._link.close()
-        if self._device >= 0:
-            os.close(self._device)
-            self._device = -1
 
 
 BACKLOG = 64

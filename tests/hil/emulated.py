@@ -23,6 +23,23 @@ def environment() -> dict[str, str]:
 
 
 @contextmanager
+def kept(reader: str) -> Iterator[None]:
+    """Nobody else's pty gets the path of this one, whoever ends: its reader may be looked for under it once more.
+
+    The system gives a number again once both ends of its pty are closed. ``reader``: its URL, or a device's path.
+    """
+    path = reader.partition("?")[0].rpartition("://")[2]
+    if not path.startswith("/"):  # behind a socket
+        yield
+        return
+    device = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        yield
+    finally:
+        os.close(device)
+
+
+@contextmanager
 def running(command: str, *arguments: str) -> Iterator[str]:
     """``till reader emulate`` or ``replay``; the URL of the reader that it says."""
     program = f"from sim.cli.{command} import {command}; {command}()"
@@ -37,7 +54,8 @@ def running(command: str, *arguments: str) -> Iterator[str]:
         assert process.stdout is not None
         ready = json.loads(process.stdout.readline())
         assert ready["event"] == "ready"
-        yield ready["reader"]
+        with kept(ready["reader"]):
+            yield ready["reader"]
     finally:
         process.kill()
         process.communicate()

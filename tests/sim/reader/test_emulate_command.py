@@ -17,12 +17,12 @@ import pytest
 from click.testing import CliRunner
 
 from hw.card import ChipCard, SealedCard
-from hw.errors import LineGone, ReaderError
+from hw.errors import FramingError, LineError, LineGone, ReaderError
 from hw.reader import Reader, open_reader
 from hw.trace import Tracer
 from sim.cli.emulate import emulate
 from sim.cli.replay import replay
-from tests.hil.emulated import environment
+from tests.hil.emulated import environment, kept
 
 PIPE = asyncio.subprocess.PIPE
 WORDS = {
@@ -137,9 +137,10 @@ def test_the_plug_is_pulled_on_request_and_that_ends_it(driver: str) -> None:
     async def main() -> None:
         async with started("emulate", driver, *WORDS[driver], "--misbehave", "unplug", "--json") as process:
             reader = open_reader((await says(process))["reader"])
-            with pytest.raises(ReaderError):
-                await taken(reader)
-            await process.wait()
+            with kept(reader.url):
+                with pytest.raises((LineError, FramingError)):  # half a swipe may be heard before the end
+                    await taken(reader)
+                await process.wait()
 
     async def taken(reader: Reader) -> None:
         async with reader:
@@ -225,7 +226,7 @@ def test_a_replay_says_when_it_is_over_and_ends_with_5_at_a_deviation(tmp_path: 
             async with open_reader(ready["reader"]) as reader:
                 await reader.wait_for_card(30)
             assert (await says(process))["event"] == "over"
-            with contextlib.suppress(ReaderError):
+            with kept(ready["reader"]), contextlib.suppress(ReaderError):
                 async with open_reader(ready["reader"]) as reader:
                     with pytest.raises(LineGone):
                         await reader.wait_for_card(30)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hw.errors import CardError, FramingError, LineGone, TimedOut
+from hw.errors import CardError, FramingError, LineError, LineGone, TimedOut
+from hw.link import open_link
 from hw.reader import open_reader
 from sim.faults import Chooser, FaultError, parse_document
 from sim.reader.line import FaultyLine, PtyLine
@@ -141,3 +142,17 @@ class TestWhatTheDriverMakesOfIt:
         except (CardError, FramingError, TimedOut):
             return
         assert card.masked_pan == VISA.masked_pan
+
+
+def test_the_path_of_a_reader_that_was_pulled_out_is_nobody_else_s() -> None:
+    async def main() -> None:
+        line = PtyLine()
+        await line.close()
+        others = [PtyLine() for _ in range(3)]
+        assert line.path not in {other.path for other in others}
+        with pytest.raises(LineError, match="there is no such port"):
+            await open_link(line.path)
+        for other in others:
+            await other.close()
+
+    asyncio.run(main())

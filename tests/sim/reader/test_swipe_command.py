@@ -20,6 +20,7 @@ from hw.reader import Reader, open_reader
 from sim.cli.swipe import swipe
 from sim.reader.magstripe import FORMATS, swipe_bytes
 from sim.reader.stripes import CARDS
+from tests.hil.emulated import kept
 
 COMMAND = (sys.executable, "-c", "from sim.cli.swipe import swipe; swipe()")
 PIPE = asyncio.subprocess.PIPE
@@ -97,9 +98,10 @@ def test_an_unplugged_reader_ends_the_command() -> None:
     async def main() -> None:
         async with swiping("--pty", "--at-once", "--fault", "unplug") as process:
             reader = open_reader(f"magstripe://{await says(process)}")
-            with pytest.raises(LineError):  # pulled as soon as it is opened, or a moment after
-                await wait_once(reader)
-            assert await process.wait() == 0
+            with kept(reader.url):
+                with pytest.raises(LineError):  # pulled as soon as it is opened, or a moment after
+                    await wait_once(reader)
+                assert await process.wait() == 0
 
     async def wait_once(reader: Reader) -> None:
         async with reader:
