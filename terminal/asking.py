@@ -1,12 +1,8 @@
-"""One question to the host, and what its answer proves: the Do of ``terminal.course``.
+"""One question to the host, and what comes of it: the Do of ``terminal.course``.
 
-An approval is believed only if it fits what was asked. What may have reached the host and brought no answer that
-can be believed proves nothing. What a refusal names, and can be put right, is put right once in a round: a key set
-that the host has replaced, a date that is wrong.
-
-A host looks a key up by the raw bytes before it opens them. So a repeat sends the same bytes, signed under a newer
-key set where the one that sealed them is superseded; and a refusal that comes from opening or judging them proves
-that no earlier attempt has acted.
+An approval is believed only if it fits what was asked (``terminal.fit``). What may have reached the host and
+brought no answer that can be believed proves nothing; what a refusal proves, ``terminal.refusals`` says. What it
+names and can be put right is put right once in a round: a key set that the host has replaced, a date that is wrong.
 """
 
 from __future__ import annotations
@@ -35,6 +31,7 @@ from terminal.journal import Journal, SealedRequest
 from terminal.payment import PAYMENT, Happened, Kind, Payment, State
 from terminal.presence import Presence
 from terminal.recovery import Act, Reply, Sought
+from terminal.refusals import CREDENTIALS, GONE, OLDER, SUPERSEDED, Cause, Proof, cause_of, proof_of
 from terminal.settings import Settings
 
 T = TypeVar("T")
@@ -43,28 +40,6 @@ Seal = Callable[[], SealedRequest]
 """Seals the payment's request under the key set that is current when it is called."""
 Store = Callable[[], SealedRequest | None]
 """The request of a payment that is approved here, sealed; None where that is not allowed."""
-
-_Cause = tuple[int, str]
-"""HTTP status and code of a refusal."""
-
-SUPERSEDED: _Cause = (401, "4011")
-"""The host has replaced the key set and so has not acted on this attempt."""
-OLDER: _Cause = (401, "4011 of an older one")
-"""The same of a key set that is not in use any more: the one that is may still be good."""
-CREDENTIALS: _Cause = (401, "4010")
-"""Nor has it on one that it does not take as ours. The date may be at fault; or the network has delivered the
-request twice and this answers the second, whose nonce had been used: then it may have acted on the first."""
-RULE_BROKEN = 422
-"""It has read the request, which asks for what cannot be. Under a key that it knows it would have said the same
-again."""
-JUDGED = frozenset({404, 409, RULE_BROKEN})
-"""The host has opened the request and says no. It says 401, 403 and 429 of any request, and may say yes later."""
-GONE = 404
-"""It does not know what it had given an id to: nothing is proved by that, but to ask again is no use either."""
-UNREADABLE = 400
-"""It cannot open or read the request. What was approved here cannot be sealed again: its card is gone."""
-KEY_SEEN = 409
-"""Of a charge: the host knows the idempotency key, with another request."""
 
 
 class _Untold(Exception):
@@ -77,7 +52,7 @@ class Errand:
 
     seal: Seal | None = None
     store: Store | None = None
-    mended: set[_Cause] = field(default_factory=set)
+    mended: set[Cause] = field(default_factory=set)
     error: TillError | None = None
     """Why the last question brought nothing, for a caller who waits."""
     stored: SealedRequest | None = None
@@ -160,7 +135,7 @@ class Asking:
         refused = Reply.SILENT if refusal.in_doubt else Reply.REFUSED
         try:
             if await self._mended(refusal, errand.mended, older=self._client.has_newer_than(signer)):
-                if _cause(refusal) == SUPERSEDED:
+                if cause_of(refusal) == SUPERSEDED:
                     return self._heard(payment, Mended.KEYS, doubt=refusal.in_doubt)
                 return self._heard(payment, Mended.CLOCK, doubt=True)
         except JournalError:
@@ -168,37 +143,28 @@ class Asking:
         except TillError as error:
             errand.error = error
             return self._heard(payment, refused, message=str(error) if doubt else refusal.host_message)
-        if (
-            _cause(refusal) == CREDENTIALS
-        ):  # the date was right: perhaps a copy of this very request was there before
-            return self._heard(payment, Reply.SILENT, message=refusal.host_message)
-        if payment.kind is Kind.CHARGE and refusal.status == KEY_SEEN:
-            errand.key_seen = not doubt
-            return self._heard(payment, Reply.SILENT, message=refusal.host_message)
-        if doubt and payment.kind is Kind.REFUND and refusal.status == RULE_BROKEN:
+        cause, resigned = cause_of(refusal), signer is None
+        proof = proof_of(cause, payment.kind, what.act, repeat=doubt, resigned=resigned)
+        if proof is Proof.CHARGE_TELLS:
             return await self._above_what_is_left(payment, refusal, errand)
-        proved = refusal.status in JUDGED or (what.act is Act.FORWARD and refusal.status == UNREADABLE)
-        if doubt:
-            proved = await self._disproved(payment, refusal, errand, resigned=signer is None)
-        if proved:
+        if proof is Proof.KEY_SEEN:
+            errand.key_seen = not doubt
+        if proof in (Proof.NOTHING, Proof.KEY_SEEN):
+            refused = Reply.SILENT
+        elif await self._disproved(proof, payment, errand):
             refused = Reply.DISPROVED
         return self._heard(payment, refused, message=refusal.host_message)
 
-    async def _disproved(self, payment: Payment, refusal: HostRefused, errand: Errand, *, resigned: bool) -> bool:
-        """Whether the refusal of a repeat proves that no earlier attempt acted.
-
-        A host that had acted would know the idempotency key, and finds it by the bytes before it opens them: so
-        it has not, where it says that they break a rule, or (signed under a newer key set than the one that
-        sealed them) that they do not open. In the second case it may still be acting on what it let in under the
-        older one, and so nothing is proved while that is possible. A cancel that is refused has not been, since a
-        second one gives the answer of the first; where the host can be asked, it is asked.
-        """
-        if payment.kind is Kind.CANCEL:
-            return refusal.status == 409 and (
-                not self._settings.host.offers_lookup or await self._stands(payment, errand)
-            )
-        unreadable = resigned and refusal.status == UNREADABLE and self._older_keys_are_over()
-        return unreadable or (payment.kind is Kind.CHARGE and refusal.status == RULE_BROKEN)
+    async def _disproved(self, proof: Proof, payment: Payment, errand: Errand) -> bool:
+        """Whether no attempt has acted: the table leaves some of that to the host, and to the time."""
+        match proof:
+            case Proof.NEVER:
+                return True
+            case Proof.NEVER_IF_IT_STANDS:
+                return not self._settings.host.offers_lookup or await self._stands(payment, errand)
+            case Proof.NEVER_ONCE_KEYS_ARE_OVER:
+                return self._older_keys_are_over()
+        return False
 
     def _older_keys_are_over(self) -> bool:
         since, host = self._client.keys_since(), self._settings.host
@@ -375,13 +341,13 @@ class Asking:
                 if not await self._mended(refusal, errand.mended):
                     raise
 
-    async def _mended(self, refusal: HostRefused, mended: set[_Cause], *, older: bool = False) -> bool:
+    async def _mended(self, refusal: HostRefused, mended: set[Cause], *, older: bool = False) -> bool:
         """Whether what the refusal names was put right: a key set that the host replaced, a date that is wrong.
 
         ``older``: the request was signed under an older key set than the one in use. Raises HostError and
         CryptoError where new keys cannot be had.
         """
-        cause = _cause(refusal)
+        cause = cause_of(refusal)
         if cause == SUPERSEDED and older:
             cause = OLDER
         if cause in mended:
@@ -396,7 +362,3 @@ class Asking:
             return cause == CREDENTIALS and await self._climb.follow_clock()
         except TillError:
             return False
-
-
-def _cause(refusal: HostRefused) -> _Cause:
-    return refusal.status, refusal.code

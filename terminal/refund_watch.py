@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from terminal.asking import GONE
 from terminal.clock import HostClock
 from terminal.errors import HostRefused, HostSilent, HostUnreachable, JournalError, TillError
 from terminal.exchange import Exchange
 from terminal.journal import Journal
 from terminal.payment import Payment, State
+from terminal.refusals import GONE
 from terminal.settings import Settings
 
 REFUND_CHECKS: Final = (120.0, 3600.0, 86_400.0)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sim.prove.states import UNKNOWN, Age, Booked, Bounds, Known, Move, Packet, Said, Shown, World
+from terminal import refusals
 from terminal.payment import Kind
 
 APPROVED, DECLINED, PENDING, CANCELED = "approved", "declined", "pending", "canceled"
@@ -25,6 +26,15 @@ BROKEN = Said("broken")
 """A status of 500 and above."""
 UNOPENED = Said("unopened")
 """400: the envelope does not open."""
+CAUSES: dict[str, refusals.Cause] = {
+    # what it says: the status and code that the terminal sees
+    REFUSED.word: (refusals.CONFLICT, "4090"),
+    ABOVE.word: (refusals.RULE_BROKEN, "4220"),
+    SUPERSEDED.word: refusals.SUPERSEDED,
+    BLOCKED.word: (403, "4031"),
+    UNOPENED.word: (refusals.UNREADABLE, "4000"),
+}
+"""What is refused for certain."""
 
 
 class Acted(NamedTuple):

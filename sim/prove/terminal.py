@@ -14,6 +14,7 @@ from sim.prove.states import ANY, UNKNOWN, Age, Bounds, Move, Packet, Said, Worl
 from terminal.course import Begin, Do, Heard, Mended, Read, Write
 from terminal.payment import OPEN, OUTCOMES, Happened, Kind, Payment, State
 from terminal.recovery import Act, Reply, Sought
+from terminal.refusals import Cause, Proof, proof_of
 from terminal.turn import Turn
 
 
@@ -239,42 +240,42 @@ class Terminal:
 
     def _answered(self, world: World, effect: Do, said: Said) -> Iterator[tuple[World, Heard, bool]]:
         """As ``terminal.asking`` takes it."""
-        payment, hears = effect.payment, partial(self._heard, world, effect)
-        resigned = world.renewed and effect.sent_before
-        match said.word:
-            case "superseded" if not world.renewed:
-                renewed = world._replace(keys=1, renewed=True)
-                yield renewed, self._heard(renewed, effect, Mended.KEYS), False
-                yield world, hears(Reply.REFUSED), True
-            case "superseded" | "blocked":
+        if said.word == host.SUPERSEDED.word and not world.renewed:
+            renewed = world._replace(keys=1, renewed=True)
+            yield renewed, self._heard(renewed, effect, Mended.KEYS), False
+            yield world, self._heard(world, effect, Reply.REFUSED), True
+        elif said.word in host.CAUSES:
+            yield from self._refused(world, effect, host.CAUSES[said.word])
+        elif said.word == host.BROKEN.word:
+            yield world, self._heard(world, effect, Reply.SILENT), False
+        else:
+            reply, facts = self.shipped.believes(world, effect.payment, said, looked_up=False)
+            yield world, self._heard(world, effect, reply, facts=facts), False
+
+    def _refused(self, world: World, effect: Do, cause: Cause) -> Iterator[tuple[World, Heard, bool]]:
+        """By the table that ships; what it leaves to the host is asked, and what it leaves to the time may be."""
+        payment, hears, repeat = effect.payment, partial(self._heard, world, effect), effect.sent_before
+        resigned = world.renewed and repeat
+        match proof_of(cause, payment.kind, effect.act, repeat=repeat, resigned=resigned):
+            case Proof.NEVER:
+                yield world, hears(Reply.DISPROVED), False
+            case Proof.NEVER_ONCE_KEYS_ARE_OVER:
+                yield world, hears(Reply.DISPROVED), False
                 yield world, hears(Reply.REFUSED), False
-            case "unopened":
-                proved = resigned if effect.sent_before else effect.act is Act.FORWARD
+            case Proof.NEVER_IF_IT_STANDS:
+                charge = world.booked[records.charge_number(payment.charge_id)]
+                proved = not self.bounds.lookup or charge.status != host.CANCELED
                 yield world, hears(Reply.DISPROVED if proved else Reply.REFUSED), False
-                if resigned:  # the new keys are young: what the older ones let in may still be under way
-                    yield world, hears(Reply.REFUSED), False
-            case "broken":
-                yield world, hears(Reply.SILENT), False
-            case "above":
+            case Proof.CHARGE_TELLS:
                 seen = self._search(world, payment) if self.bounds.lookup else Said("unclear")
-                if not effect.sent_before:
-                    yield world, hears(Reply.DISPROVED), False
-                elif seen.word == "approved":
+                if seen.word == host.APPROVED:
                     reply, facts = self.shipped.believes(world, payment, seen, looked_up=True)
                     yield world, hears(reply, facts=facts), False
-                if effect.sent_before:  # it is not told, or the look-up failed
-                    yield world, hears(Reply.SILENT), seen.word != "unclear"
-            case "conflict" if payment.kind is Kind.CHARGE:
+                yield world, hears(Reply.SILENT), seen.word != "unclear"  # it is not told, or the look-up failed
+            case Proof.NOTHING | Proof.KEY_SEEN:
                 yield world, hears(Reply.SILENT), False
-            case "conflict" if payment.kind is Kind.CANCEL and effect.sent_before:
-                charge = world.booked[records.charge_number(payment.charge_id)]
-                proved = not self.bounds.lookup or charge.status != "canceled"
-                yield world, hears(Reply.DISPROVED if proved else Reply.REFUSED), False
-            case "conflict":
-                yield world, hears(Reply.REFUSED if effect.sent_before else Reply.DISPROVED), False
-            case _:
-                reply, facts = self.shipped.believes(world, payment, said, looked_up=False)
-                yield world, hears(reply, facts=facts), False
+            case Proof.NOT_THIS_ONE:
+                yield world, hears(Reply.REFUSED), False
 
     # -- looking up -----------------------------------------------------------------------------------------
 
