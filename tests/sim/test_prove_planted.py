@@ -15,7 +15,7 @@ from sim.prove.records import key_name, slot_of
 from sim.prove.search import Search
 from sim.prove.states import Bounds
 from sim.prove.story import as_test, as_words
-from terminal import course, recovery
+from terminal import course, recovery, refusals
 from terminal.payment import PAYMENT, Happened, Kind, State
 from terminal.recovery import Act
 from terminal.turn import Turn
@@ -76,6 +76,12 @@ def renewal_in_mid_payment():
     return mock.patch.object(Turn, "between", at_once)
 
 
+def never_given_up():
+    """What the host cannot open is sent again, and again."""
+    rows = tuple(row for row in refusals.PROOFS if refusals.UNREADABLE not in row.statuses)
+    return mock.patch.object(refusals, "PROOFS", rows)
+
+
 PLANTED = {
     # name: (the bug, the search that finds it, what it says)
     "no intent written": (no_intent_written, "charge", "knows nothing of"),
@@ -88,6 +94,7 @@ PLANTED = {
     "belief in an answer for another amount": (planted.belief_in_another_amount, "charge", "another amount"),
     "a re-send after the shopper left": (planted.sent_after_leaving, "charge", "the host can be asked"),
     "silence is a refusal": (planted.silence_is_a_refusal, "charge", "the journal says refused"),
+    "what does not open is never given up": (never_given_up, "offline, keys rotated", "nothing ever comes to rest"),
 }
 BY_NAME = {bounds.name: bounds for bounds in SEARCHES}
 
