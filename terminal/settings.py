@@ -62,7 +62,7 @@ class KeySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     """Tolerances for a host's key blocks and KCVs; each is off unless named."""
 
     tolerate: tuple[str, ...] = ()
-    """Names of ``keyblock.Tolerance`` and ``policy.Tolerated`` members, lower case."""
+    """Names of ``keyblock_header.Tolerance`` and ``policy.Tolerated`` members, lower case."""
 
 
 class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from terminal.crypto import policy
-from terminal.crypto.keyblock import Tolerance
+from terminal.crypto.keyblock_header import Tolerance
 from terminal.errors import SettingsError
 from terminal.settings import Settings
 

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sim.seed import pick
 from terminal.clock import Random
 from terminal.crypto.kcv import aes_kcv, hmac_kcv
-from terminal.crypto.keyblock import Header, OptionalBlock, wrap
+from terminal.crypto.keyblock import wrap
+from terminal.crypto.keyblock_header import Header, OptionalBlock
 
 MASTER_KEY_FILE = "host-master.key"
 _KEY = 32

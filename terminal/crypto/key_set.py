@@ -24,7 +24,8 @@ import msgspec
 
 from terminal.crypto import policy
 from terminal.crypto.kcv import kcv_matches
-from terminal.crypto.keyblock import Header, Tolerance, unwrap
+from terminal.crypto.keyblock import unwrap
+from terminal.crypto.keyblock_header import Header, Tolerance
 from terminal.crypto.masked import Masked
 from terminal.crypto.policy import Operation, Role, Tolerated
 from terminal.errors import KeyBlockError, KeyPolicyError, KeystoreError

@@ -33,7 +33,7 @@ from terminal.crypto.key_set import (
     is_name,
     unwrap_key_set,
 )
-from terminal.crypto.keyblock import Tolerance
+from terminal.crypto.keyblock_header import Tolerance
 from terminal.crypto.masked import Masked
 from terminal.crypto.pinblock import iso4_pin_block
 from terminal.crypto.policy import Operation, Role, Tolerated

@@ -16,7 +16,7 @@ from enum import Flag, StrEnum, auto
 from typing import Final
 
 from terminal.crypto.kcv import aes_kcv, ecb_kcv, hmac_kcv
-from terminal.crypto.keyblock import Header
+from terminal.crypto.keyblock_header import Header
 from terminal.errors import KeyPolicyError
 
 

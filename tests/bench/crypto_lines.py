@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.padding import PKCS7
 
 from sim.host import parameters
-from terminal.crypto import envelope, keyblock, signature
+from terminal.crypto import envelope, keyblock, keyblock_header, signature
 from terminal.crypto.kcv import aes_kcv
 from tests.bench.measure import Figure, compare
 
@@ -74,7 +74,7 @@ def sealing() -> Iterator[Figure]:
 def unwrapping() -> Iterator[Figure]:
     """A TR-31 version D block unwrapped."""
     kbpk, key = os.urandom(32), os.urandom(32)
-    block = keyblock.wrap(kbpk, keyblock.Header("D", "D0", "A", "B"), key, os.urandom)
+    block = keyblock.wrap(kbpk, keyblock_header.Header("D", "D0", "A", "B"), key, os.urandom)
 
     def ours() -> bytes:
         return keyblock.unwrap(kbpk, block)[1]

@@ -11,7 +11,7 @@ import pytest
 from sim.host.config import HostConfig
 from sim.host.viopay_activation import PAIRING_ALPHABET
 from terminal.clock import rfc3339
-from terminal.crypto import envelope, keyblock
+from terminal.crypto import envelope, keyblock_header
 from terminal.crypto.kcv import aes_kcv, hmac_kcv
 from tests.sim.host.support import Bench, Device
 
@@ -83,9 +83,9 @@ def test_the_key_set_and_its_headers(bench: Bench) -> None:
         entry = answer["keys"][role]
         assert set(entry) == {"key_id", "key_block", "usage", "kcv"}
         block = base64.b64decode(entry["key_block"]).decode("ascii")
-        parsed = keyblock.parse_header(block)
+        parsed = keyblock_header.parse_header(block)
         assert parsed.version + parsed.usage + parsed.algorithm + parsed.mode == f"D{header}"
-        assert parsed.blocks == ((keyblock.OptionalBlock("HM", "21"),) if role == "mac" else ())
+        assert parsed.blocks == ((keyblock_header.OptionalBlock("HM", "21"),) if role == "mac" else ())
         kcv = hmac_kcv if role == "mac" else aes_kcv
         assert entry["kcv"] == kcv(device.keys[role])
     assert len({device.keys[role] for role in wanted}) == len(wanted)

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from terminal.crypto.kcv import aes_kcv, hmac_kcv
-from terminal.crypto.keyblock import Header, OptionalBlock, wrap
+from terminal.crypto.keyblock import wrap
+from terminal.crypto.keyblock_header import Header, OptionalBlock
 from terminal.crypto.keystore import PARENTS, Role, WrappedKey, WrappedKeySet
 
 NOW = datetime(2025, 12, 13, 14, 25, 30, tzinfo=UTC)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from terminal.crypto.keyblock import (
+from terminal.crypto.keyblock import KEY_SIZES, unwrap, wrap
+from terminal.crypto.keyblock_header import (
     ALGORITHMS,
     EXPORTABILITY,
-    KEY_SIZES,
     MAX_LENGTH,
     MODES,
     USAGES,
@@ -24,8 +24,6 @@ from terminal.crypto.keyblock import (
     OptionalBlock,
     Tolerance,
     parse_header,
-    unwrap,
-    wrap,
 )
 from terminal.errors import KeyBlockError
 

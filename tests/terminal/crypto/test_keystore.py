@@ -20,7 +20,7 @@ from terminal.crypto import envelope, policy
 from terminal.crypto.envelope import encode, open_envelope, seal, seal_chunked
 from terminal.crypto.kcv import aes_kcv, ecb_kcv, hmac_kcv
 from terminal.crypto.key_set import StoredKey, StoredSets
-from terminal.crypto.keyblock import Header, OptionalBlock, Tolerance
+from terminal.crypto.keyblock_header import Header, OptionalBlock, Tolerance
 from terminal.crypto.keystore import PARENTS, KeyFacts, Keystore, Role, WrappedKey, WrappedKeySet
 from terminal.crypto.policy import Operation, Tolerated
 from terminal.crypto.signature import hmac_sha256

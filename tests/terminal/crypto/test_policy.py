@@ -8,7 +8,7 @@ from itertools import product
 import pytest
 
 from terminal.crypto.kcv import aes_kcv, ecb_kcv, hmac_kcv
-from terminal.crypto.keyblock import ALGORITHMS, EXPORTABILITY, MODES, USAGES, Header, OptionalBlock
+from terminal.crypto.keyblock_header import ALGORITHMS, EXPORTABILITY, MODES, USAGES, Header, OptionalBlock
 from terminal.crypto.policy import DEFAULT, KEY_LENGTH, Operation, Role, Tolerated, check, kcv_methods, may, require
 from terminal.errors import KeyPolicyError
 
