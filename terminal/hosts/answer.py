@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import NoReturn, TypeVar
+from typing import Annotated, NoReturn, TypeVar
 
 import msgspec
 
 from terminal.errors import HostAnswerInvalid
 
 T = TypeVar("T")
+
+Text = Annotated[str, msgspec.Meta(max_length=512)]
+"""A host's words."""
+Time = Annotated[datetime, msgspec.Meta(tz=True)]
+"""RFC 3339, with its zone."""
 
 
 def decode(call: str, kind: type[T], body: bytes) -> T:

@@ -1,7 +1,7 @@
 """The VioPay POS API: every call of a terminal, and the few of its merchant.
 
-``CALLS`` is the whole protocol on a page. What the JSON looks like is in ``viopay_wire`` and ``viopay_answers``;
-how each level authenticates is in ``auth``; what a failure means is in ``http``.
+``CALLS`` is the whole protocol on a page. What the JSON looks like is in ``viopay_wire``, ``viopay_answers`` and
+``viopay_payments``; how each level authenticates is in ``auth``; what a failure means is in ``http``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from terminal.crypto.keystore import Keystore, WrappedKeySet
 from terminal.crypto.signature import Scheme
 from terminal.errors import HostAnswerInvalid, PaymentRefused, SettingsError
 from terminal.hosts import viopay_answers as answers
+from terminal.hosts import viopay_payments as payments
 from terminal.hosts import viopay_wire as wire
 from terminal.hosts.answer import decode
 from terminal.hosts.auth import ActivationAuth, AttestationAuth, AttestAuth, BearerAuth, TerminalAuth, user_agent
@@ -69,7 +70,7 @@ CALLS: dict[str, Call] = {
 ANSWER_LIMIT = 64 * 1024
 """Bytes of plaintext in the envelope of a payment's answer: a hundred charges of a lookup fit."""
 
-A = TypeVar("A", answers.ChargeAnswer, answers.CancelAnswer, answers.RefundAnswer)
+A = TypeVar("A", payments.ChargeAnswer, payments.CancelAnswer, payments.RefundAnswer)
 
 
 class ViopayClient:
@@ -157,57 +158,57 @@ class ViopayClient:
 
     async def charge(
         self, body: bytes, idempotency_key: str, key_set_id: str | None, wanted: Wanted = lambda: True
-    ) -> answers.ChargeAnswer:
+    ) -> payments.ChargeAnswer:
         """Ask for money. ``body`` is the sealed ``charge_request``; a repeat hands in the same bytes and key.
 
         ``key_set_id`` is the one that signs; None is the current set. Once it is not ``wanted`` any more, what has
         not reached the host is not sent again.
         """
         came = await self._paying("pos/charge", body, idempotency_key, key_set_id, wanted=wanted)
-        return answers.charge("pos/charge", came)
+        return payments.charge("pos/charge", came)
 
     async def refund(
         self, charge_id: str, body: bytes, idempotency_key: str, key_set_id: str | None
-    ) -> answers.RefundAnswer:
+    ) -> payments.RefundAnswer:
         """Give money back. ``body`` is the sealed ``refund_request``."""
         path = _path("pos/refund", charge_id, wire.CHARGE_ID)
-        came = answers.refund(
+        came = payments.refund(
             "pos/refund", await self._paying("pos/refund", body, idempotency_key, key_set_id, path)
         )
         if came.charge_id != charge_id:
             raise HostAnswerInvalid("pos/refund", "charge_id", "it is of another charge than the one asked about")
         return came
 
-    async def cancel(self, charge_id: str) -> answers.CancelAnswer:
+    async def cancel(self, charge_id: str) -> payments.CancelAnswer:
         """Void a charge before settlement; a second time gives the same answer."""
         return await self._cancel("pos/cancel", charge_id)
 
-    async def reverse(self, charge_id: str) -> answers.CancelAnswer:
+    async def reverse(self, charge_id: str) -> payments.CancelAnswer:
         """``cancel`` by the host's other name for it."""
         return await self._cancel("pos/reverse", charge_id)
 
-    async def charge_by_id(self, charge_id: str) -> answers.ChargeAnswer:
+    async def charge_by_id(self, charge_id: str) -> payments.ChargeAnswer:
         """A charge as it stands; SettingsError where ``offers_lookup`` is off."""
         self._need_lookup()
         path = _path("pos/charge-by-id", charge_id, wire.CHARGE_ID)
         came = await self._paying("pos/charge-by-id", path=path)
-        return _about(charge_id, "pos/charge-by-id", answers.charge("pos/charge-by-id", came))
+        return _about(charge_id, "pos/charge-by-id", payments.charge("pos/charge-by-id", came))
 
-    async def charges_by_reference(self, reference: str) -> list[answers.ChargeAnswer]:
+    async def charges_by_reference(self, reference: str) -> list[payments.ChargeAnswer]:
         """This terminal's charges under a reference; SettingsError where ``offers_lookup`` is off."""
         self._need_lookup()
         path = CALLS["pos/charges"].path.format(reference=quote(reference, safe=""))
-        found = answers.charges("pos/charges", await self._paying("pos/charges", path=path))
+        found = payments.charges("pos/charges", await self._paying("pos/charges", path=path))
         for n, one in enumerate(found):
             if one.reference != reference:
                 raise HostAnswerInvalid("pos/charges", f"charges[{n}].reference", "it is not the one asked about")
         return found
 
-    async def refund_status(self, refund_id: str) -> answers.RefundAnswer:
+    async def refund_status(self, refund_id: str) -> payments.RefundAnswer:
         """A refund as it stands: a host may fail one later."""
         path = _path("pos/refund-status", refund_id, wire.REFUND_ID)
         came = await self._paying("pos/refund-status", path=path)
-        return _about(refund_id, "pos/refund-status", answers.refund("pos/refund-status", came))
+        return _about(refund_id, "pos/refund-status", payments.refund("pos/refund-status", came))
 
     async def heartbeat(self, *, uptime_sec: int, pending: int, version: str) -> answers.HeartbeatAnswer:
         """Tell the host that we live, and hear what it wants done."""
@@ -252,9 +253,9 @@ class ViopayClient:
         )
         return self._keystore.open(came.body, limit=ANSWER_LIMIT, key_set_id=key_set_id)
 
-    async def _cancel(self, name: str, charge_id: str) -> answers.CancelAnswer:
+    async def _cancel(self, name: str, charge_id: str) -> payments.CancelAnswer:
         came = await self._paying(name, path=_path(name, charge_id, wire.CHARGE_ID))
-        return _about(charge_id, name, answers.cancel(name, came))
+        return _about(charge_id, name, payments.cancel(name, came))
 
     def _need_lookup(self) -> None:
         if not self._offers_lookup:

@@ -1,5 +1,7 @@
 """The JSON that the VioPay POS API answers with: each shape once, read into typed objects.
 
+What it says of charges, refunds and cancels is in ``viopay_payments``.
+
 An answer is read strictly where it decides something: money is a string of digits in an ISO 4217 currency, ids,
 tokens and codes have bounded patterns, a status is one that we know, a time is RFC 3339 with its zone. A field
 that we do not know is let through unread: a host adds fields within a version of its API, and a terminal in a
@@ -10,22 +12,15 @@ quotes nothing of the answer. Nothing here does I/O or knows HTTP.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
 from terminal.crypto.keystore import WrappedKey, WrappedKeySet
 from terminal.crypto.policy import Role
-from terminal.errors import AmountError
-from terminal.fit import Answer
-from terminal.hosts.answer import decode, printable, refuse, utc
-from terminal.hosts.viopay_wire import CHARGE_ID, REFUND_ID, Money
-from terminal.money import Amount
-from terminal.payment import Happened
+from terminal.hosts.answer import Text, Time, decode, refuse, utc
 
 # --- as they are in JSON ------------------------------------------------------------------------------------
 
@@ -33,41 +28,15 @@ _HeaderSafe = Annotated[str, Meta(pattern=r"^[!-~]{1,128}\Z")]
 """An id that travels back in a header."""
 _Token = Annotated[str, Meta(pattern=r"^[!-~]{1,16384}\Z")]
 _Seconds = Annotated[int, Meta(ge=1, le=31_536_000)]
-_Text = Annotated[str, Meta(max_length=512)]
-_Time = Annotated[datetime, Meta(tz=True)]
-_ChargeId = Annotated[str, Meta(pattern=CHARGE_ID)]
-_RefundId = Annotated[str, Meta(pattern=REFUND_ID)]
-_Code = Annotated[str, Meta(pattern=r"^[A-Za-z0-9]{0,16}\Z")]
-_HexText = Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}){0,2048}\Z")]
-
-
-class ChargeStatus(StrEnum):
-    """What became of a charge."""
-
-    APPROVED = "approved"
-    DECLINED = "declined"
-    PENDING = "pending"
-    CANCELED = "canceled"
-    REFUNDED = "refunded"
-    PARTIALLY_REFUNDED = "partially_refunded"
-
-
-class RefundStatus(StrEnum):
-    """What became of a refund: a host may fail one that it first approved."""
-
-    APPROVED = "approved"
-    DECLINED = "declined"
-    PENDING = "pending"
-    FAILED = "failed"
 
 
 class _Health(Struct):
-    service: _Text
+    service: Text
 
 
 class _Bootstrap(Struct):
     status: Literal["ok"]
-    server_time: _Time
+    server_time: Time
     min_supported_version: Annotated[str, Meta(pattern=r"^[0-9]{1,6}(\.[0-9]{1,6}){0,3}\Z")]
 
 
@@ -112,7 +81,7 @@ class SessionInitiated(Struct, frozen=True):
     """A merchant's session stands."""
 
     status: Literal["ok"]
-    channel: _Text = ""
+    channel: Text = ""
 
 
 class Claimed(Struct, frozen=True):
@@ -124,8 +93,8 @@ class Claimed(Struct, frozen=True):
 
 class _KeySetFacts(Struct):
     key_set_id: _HeaderSafe
-    issued_at: _Time
-    expires_at: _Time
+    issued_at: Time
+    expires_at: Time
 
 
 class _Transport(Struct):
@@ -136,7 +105,7 @@ class _Transport(Struct):
 class _Key(Struct):
     key_id: _HeaderSafe
     key_block: Annotated[str, Meta(pattern=r"^[A-Za-z0-9+/]{1,16384}={0,2}\Z")]
-    usage: _Text
+    usage: Text
     kcv: Annotated[str, Meta(pattern=r"^([0-9A-Fa-f]{2}){3,5}\Z")]
 
 
@@ -157,47 +126,11 @@ class _KeySet(Struct):
 
 class _Activated(Struct):
     status: Literal["activated"]
-    activated_at: _Time
-
-
-class _Gateway(Struct):
-    network: _Text | None = None
-    rrn: _Text | None = None
-
-
-class _Charge(Struct):
-    id: _ChargeId
-    status: ChargeStatus
-    amount: Money
-    reference: Annotated[str, Meta(max_length=256)]
-    response_code: _Code
-    created_at: _Time
-    authorization_code: _Code | None = None
-    emv: _HexText | None = None
-    message: _Text | None = None
-    gateway: _Gateway | None = None
-
-
-class _Charges(Struct):
-    charges: Annotated[list[_Charge], Meta(max_length=100)]
-
-
-class _Refund(Struct):
-    id: _RefundId
-    charge_id: _ChargeId
-    status: RefundStatus
-    amount: Money
-    created_at: _Time
-
-
-class _Cancel(Struct):
-    id: _ChargeId
-    status: Literal["canceled"]
-    canceled_at: _Time
+    activated_at: Time
 
 
 class _Heartbeat(Struct):
-    server_time: _Time
+    server_time: Time
     actions: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=32)]
 
 
@@ -217,90 +150,6 @@ class Activated:
     """When the host set the device active."""
 
     activated_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ChargeAnswer:
-    """A charge as the host tells it. ``amount`` is what was approved; ``emv`` goes to the card."""
-
-    id: str
-    status: ChargeStatus
-    amount: Amount
-    reference: str
-    response_code: str
-    created_at: datetime
-    authorization_code: str = ""
-    emv: bytes = b""
-    message: str = ""
-    gateway: Mapping[str, str] = field(default_factory=dict)
-
-    def as_answer(self) -> Answer:
-        """In the words of a payment's life."""
-        return Answer(
-            happened=_CHARGE_HAPPENED[self.status],
-            charge_id=self.id,
-            amount=self.amount,
-            reference=self.reference,
-            at=self.created_at,
-            authorization_code=self.authorization_code,
-            response_code=self.response_code,
-            message=self.message,
-            gateway=dict(self.gateway),
-        )
-
-
-_CHARGE_HAPPENED = {
-    ChargeStatus.APPROVED: Happened.APPROVED,
-    ChargeStatus.DECLINED: Happened.DECLINED,
-    ChargeStatus.PENDING: Happened.PENDING,
-    ChargeStatus.CANCELED: Happened.CANCELED,
-    ChargeStatus.REFUNDED: Happened.REFUNDED,
-    ChargeStatus.PARTIALLY_REFUNDED: Happened.REFUNDED_IN_PART,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class RefundAnswer:
-    """A refund as the host tells it."""
-
-    id: str
-    charge_id: str
-    status: RefundStatus
-    amount: Amount
-    created_at: datetime
-
-    def as_answer(self) -> Answer:
-        """In the words of a payment's life. A refund's answer bears no reference."""
-        return Answer(
-            happened=_REFUND_HAPPENED[self.status],
-            charge_id=self.charge_id,
-            amount=self.amount,
-            reference=None,
-            at=self.created_at,
-            refund_id=self.id,
-        )
-
-
-_REFUND_HAPPENED = {
-    RefundStatus.APPROVED: Happened.APPROVED,
-    RefundStatus.DECLINED: Happened.DECLINED,
-    RefundStatus.PENDING: Happened.PENDING,
-    RefundStatus.FAILED: Happened.DECLINED,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class CancelAnswer:
-    """A canceled charge."""
-
-    id: str
-    canceled_at: datetime
-
-    def as_answer(self) -> Answer:
-        """In the words of a payment's life: the cancel is granted."""
-        return Answer(
-            happened=Happened.APPROVED, charge_id=self.id, amount=None, reference=None, at=self.canceled_at
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,60 +205,7 @@ def activated(call: str, body: bytes) -> Activated:
     return Activated(utc(call, "activated_at", decode(call, _Activated, body).activated_at))
 
 
-def charge(call: str, body: bytes) -> ChargeAnswer:
-    """A charge (the opened envelope's JSON)."""
-    return _charge(call, "", decode(call, _Charge, body))
-
-
-def charges(call: str, body: bytes) -> list[ChargeAnswer]:
-    """The charges of a lookup (the opened envelope's JSON)."""
-    told = decode(call, _Charges, body).charges
-    return [_charge(call, f"charges[{n}].", one) for n, one in enumerate(told)]
-
-
-def _charge(call: str, prefix: str, told: _Charge) -> ChargeAnswer:
-    gateway = told.gateway or _Gateway()
-    named = {"network": gateway.network, "rrn": gateway.rrn}
-    return ChargeAnswer(
-        id=told.id,
-        status=told.status,
-        amount=_amount(call, f"{prefix}amount", told.amount),
-        reference=told.reference,
-        response_code=told.response_code,
-        created_at=utc(call, f"{prefix}created_at", told.created_at),
-        authorization_code=told.authorization_code or "",
-        emv=bytes.fromhex(told.emv or ""),
-        message=printable(told.message or ""),
-        gateway={name: printable(text) for name, text in named.items() if text is not None},
-    )
-
-
-def refund(call: str, body: bytes) -> RefundAnswer:
-    """A refund (the opened envelope's JSON)."""
-    told = decode(call, _Refund, body)
-    return RefundAnswer(
-        id=told.id,
-        charge_id=told.charge_id,
-        status=told.status,
-        amount=_amount(call, "amount", told.amount),
-        created_at=utc(call, "created_at", told.created_at),
-    )
-
-
-def cancel(call: str, body: bytes) -> CancelAnswer:
-    """A canceled charge (the opened envelope's JSON)."""
-    told = decode(call, _Cancel, body)
-    return CancelAnswer(told.id, utc(call, "canceled_at", told.canceled_at))
-
-
 def heartbeat(call: str, body: bytes) -> HeartbeatAnswer:
     """What the host wants done (the opened envelope's JSON)."""
     told = decode(call, _Heartbeat, body)
     return HeartbeatAnswer(utc(call, "server_time", told.server_time), ACTIONS.intersection(told.actions))
-
-
-def _amount(call: str, name: str, told: Money) -> Amount:
-    try:
-        return Amount(int(told.value), told.currency)
-    except AmountError:
-        refuse(call, f"{name}.currency", "it is not an ISO 4217 currency that one can pay in")

@@ -15,6 +15,7 @@ from hw.card import EntryMode
 from terminal.crypto.policy import Role
 from terminal.errors import CardDataError, HostAnswerInvalid, HostRefused, PaymentRefused
 from terminal.hosts import viopay_answers as answers
+from terminal.hosts import viopay_payments as payments
 from terminal.hosts import viopay_wire as wire
 from terminal.hosts.answer import decode
 from terminal.hosts.viopay_refusals import refusal
@@ -144,7 +145,7 @@ FULL = CHARGE | {"emv": "8A023030", "gateway": {"network": "visa", "rrn": "123"}
 
 
 def test_a_charge_is_read_whole_and_what_we_do_not_know_is_let_through():
-    came = answers.charge("pos/charge", as_bytes(FULL))
+    came = payments.charge("pos/charge", as_bytes(FULL))
     assert came.emv == bytes.fromhex("8A023030")
     assert came.gateway == {"network": "visa", "rrn": "123"}
     assert came.message == "a b"
@@ -152,7 +153,7 @@ def test_a_charge_is_read_whole_and_what_we_do_not_know_is_let_through():
 
 
 def test_a_zone_is_brought_to_utc():
-    came = answers.charge("pos/charge", as_bytes(CHARGE | {"created_at": "2025-12-13T16:25:30+02:00"}))
+    came = payments.charge("pos/charge", as_bytes(CHARGE | {"created_at": "2025-12-13T16:25:30+02:00"}))
     assert came.created_at == datetime(2025, 12, 13, 14, 25, 30, tzinfo=UTC)
     assert came.created_at.utcoffset().total_seconds() == 0
 
@@ -169,7 +170,7 @@ def test_a_zone_is_brought_to_utc():
     ],
 )
 def test_a_charge_in_the_words_of_a_payment(status, happened):
-    came = answers.charge("pos/charge", as_bytes(FULL | {"status": status})).as_answer()
+    came = payments.charge("pos/charge", as_bytes(FULL | {"status": status})).as_answer()
     assert (came.happened, came.charge_id, came.amount) == (happened, "ch_abc123def456", EUR)
     assert (came.reference, came.authorization_code, came.response_code) == ("order-17", "A1B2C3", "00")
     assert came.gateway == {"network": "visa", "rrn": "123"}
@@ -185,13 +186,13 @@ def test_a_charge_in_the_words_of_a_payment(status, happened):
     ],
 )
 def test_a_refund_in_the_words_of_a_payment(status, happened):
-    came = answers.refund("pos/refund", as_bytes(REFUND | {"status": status})).as_answer()
+    came = payments.refund("pos/refund", as_bytes(REFUND | {"status": status})).as_answer()
     assert (came.happened, came.charge_id, came.refund_id) == (happened, "ch_abc123def456", "rf_1")
     assert (came.amount, came.reference) == (Amount(500, "EUR"), None)
 
 
 def test_a_cancel_in_the_words_of_a_payment():
-    came = answers.cancel("pos/cancel", as_bytes(CANCEL)).as_answer()
+    came = payments.cancel("pos/cancel", as_bytes(CANCEL)).as_answer()
     assert (came.happened, came.charge_id, came.amount) == (Happened.APPROVED, "ch_abc123def456", None)
 
 
@@ -213,7 +214,7 @@ def spoilt(answer: dict, path: str, value: object) -> bytes:
 
 
 SPOILT = [
-    (answers.charge, CHARGE, path, value)
+    (payments.charge, CHARGE, path, value)
     for path, values in {
         "id": [..., 1, None, "", "ch_", "CH_abc", "rf_abc", "ch_a/b", "ch_a\n", "ch_" + "a" * 65],
         "status": [..., "approved ", "APPROVED", "settled", None, 1],
@@ -256,7 +257,7 @@ SPOILT = [
     for value in values
 ]
 SPOILT += [
-    (answers.refund, REFUND, path, value)
+    (payments.refund, REFUND, path, value)
     for path, values in {
         "id": [..., "ch_1", "rf_", None],
         "charge_id": [..., "rf_1", None],
@@ -268,7 +269,7 @@ SPOILT += [
     for value in values
 ]
 SPOILT += [
-    (answers.cancel, CANCEL, path, value)
+    (payments.cancel, CANCEL, path, value)
     for path, values in {
         "id": [..., "rf_1"],
         "status": [..., "approved"],
@@ -308,17 +309,17 @@ def test_a_wrong_field_is_named_and_not_quoted(read, answer, path, value):
 def test_a_wrong_charge_in_a_list_is_named_by_its_place():
     listed = {"charges": [CHARGE, json.loads(spoilt(CHARGE, "amount.currency", "ZZZ"))]}
     with pytest.raises(HostAnswerInvalid) as caught:
-        answers.charges("pos/charges", as_bytes(listed))
+        payments.charges("pos/charges", as_bytes(listed))
     assert caught.value.field == "charges[1].amount.currency"
     with pytest.raises(HostAnswerInvalid) as caught:
-        answers.charges("pos/charges", as_bytes({"charges": [CHARGE] * 101}))
+        payments.charges("pos/charges", as_bytes({"charges": [CHARGE] * 101}))
     assert caught.value.field == "charges"
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"a"', b"\xff", b'{"id":"\xff"}', b'{"x":' * 200_000])
 def test_what_is_not_an_object_is_no_answer(body):
     with pytest.raises(HostAnswerInvalid) as caught:
-        answers.charge("pos/charge", body)
+        payments.charge("pos/charge", body)
     assert caught.value.field == "body"
 
 
@@ -335,10 +336,10 @@ READERS = {
     "bootstrap": answers.bootstrap,
     "key_set": answers.key_set,
     "activated": answers.activated,
-    "charge": answers.charge,
-    "charges": answers.charges,
-    "refund": answers.refund,
-    "cancel": answers.cancel,
+    "charge": payments.charge,
+    "charges": payments.charges,
+    "refund": payments.refund,
+    "cancel": payments.cancel,
     "heartbeat": answers.heartbeat,
     "pairing_code": lambda call, body: decode(call, answers.PairingCode, body),
     "status": lambda call, body: decode(call, answers.DeviceStatus, body),
@@ -409,7 +410,8 @@ def test_a_refusal_is_read_or_is_none(body):
 
 def test_the_wire_knows_no_http():
     program = (
-        "import sys, terminal.hosts.viopay_wire, terminal.hosts.viopay_answers, terminal.hosts.viopay_refusals;"
+        "import sys, terminal.hosts.viopay_wire, terminal.hosts.viopay_answers, "
+        "terminal.hosts.viopay_payments, terminal.hosts.viopay_refusals;"
         "sys.exit('httpx' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
