@@ -1,7 +1,7 @@
 """The JSON that we send to the VioPay POS API: each request's shape, once.
 
-The vendor's field tables are not public, so these shapes are assumptions; ``viopay_answers`` and ``viopay_payments``
-have those that come back. Nothing here does I/O or knows HTTP.
+The vendor's field tables are not public, so these shapes are assumptions; those that come back are in
+``viopay_answers`` and ``viopay_payments``. Nothing here does I/O or knows HTTP.
 """
 
 from __future__ import annotations
