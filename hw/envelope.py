@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 
 from construct import Construct, ConstructError
 
+from hw.apdu_trace import command_words, piece_words, response_words
 from hw.atr import DIRECT, INVERSE
 from hw.ccid import Kind, Message
 from hw.errors import FramingError
@@ -71,8 +72,8 @@ class Envelope(ABC):
 
     def language(self) -> Language:
         """What a trace has to know of one line; it follows the conversation, so each line has its own."""
-        reading = _Reading(self)
-        return Language(describe=reading.describe, masked=reading.masked)
+        told, kept = _Reading(self), _Reading(self)
+        return Language(describe=lambda frame: told.read(frame)[1], masked=lambda frame: kept.read(frame)[0])
 
 
 class Framer:
@@ -143,66 +144,63 @@ class _Reading:
         self._goes_on = False  # the card has not said all of its answer yet
         self._chained = False  # nor we of our command
 
-    def describe(self, frame: bytes) -> str:
+    def read(self, frame: bytes) -> tuple[bytes, str]:
+        """The frame with nobody's card in it, and what it says."""
         try:
             found = self._envelope.parse(frame)
         except FramingError:
-            return _UNREADABLE
+            return self._envelope.LEAD, _UNREADABLE
         if isinstance(found, Signal):
-            return found.value
-        block = _block(found.data) if found.kind in (Kind.XFR_BLOCK, Kind.DATA_BLOCK) else None
-        return f"{found}: {block}" if block is not None else str(found)
-
-    def masked(self, frame: bytes) -> bytes:
-        try:
-            found = self._envelope.parse(frame)
-        except FramingError:
-            return self._envelope.LEAD
-        if isinstance(found, Signal):
-            return frame
+            return frame, found.value
         if not found.kind.is_answer:
             self._asked = found.kind
+        words = ""
         if found.kind is Kind.XFR_BLOCK:
-            data = self._command(found.data)
+            data, words = self._command(found.data)
         elif found.kind is Kind.DATA_BLOCK and self._asked is Kind.XFR_BLOCK:
-            data = self._answer(found.data)
+            data, words = self._answer(found.data)
         elif found.kind is Kind.DATA_BLOCK and found.data[:1] not in (bytes((DIRECT,)), bytes((INVERSE,))):
             data = bytes(len(found.data))
         else:
-            return frame
-        return self._envelope.build(Message(found.kind, data, found.slot, found.seq, found.specific))
+            return frame, str(found)
+        masked = self._envelope.build(Message(found.kind, data, found.slot, found.seq, found.specific))
+        return masked, f"{found}: {words}" if words else str(found)
 
-    def _command(self, data: bytes) -> bytes:
+    def _command(self, data: bytes) -> tuple[bytes, str]:
         block = _block(data)
         self._blocks = block is not None
         if block is not None:
             return self._sent(block) if block.is_i else self._between(block, data)
         self._goes_on = self._goes_on and data[1:2] == b"\xc0"  # GET RESPONSE
-        return masked_command(data)
+        masked = masked_command(data)
+        return masked, command_words(masked)
 
-    def _sent(self, block: Block) -> bytes:
+    def _sent(self, block: Block) -> tuple[bytes, str]:
         """Of a command in pieces the first has its header; what the others have, nobody can say."""
         goes_on, self._chained = self._chained, block.more
         inf = bytes(len(block.inf)) if goes_on else masked_command(block.inf)
-        return Block(block.pcb, inf, block.nad).encode()
+        words = piece_words(len(inf), more=block.more) if goes_on else command_words(inf, more=block.more)
+        return Block(block.pcb, inf, block.nad).encode(), f"I({block.number}) {words}"
 
-    def _between(self, block: Block, data: bytes) -> bytes:
+    def _between(self, block: Block, data: bytes) -> tuple[bytes, str]:
         if not block.is_r:  # after a new beginning the command is as well
             self._chained = False
-        return data
+        return data, str(block)
 
-    def _answer(self, data: bytes) -> bytes:
+    def _answer(self, data: bytes) -> tuple[bytes, str]:
         if not self._blocks:
             goes_on, self._goes_on = self._goes_on, len(data) > 2 and data[-2] == 0x61
-            return _piece(data) if goes_on or self._goes_on else masked_response(data)
+            masked = _piece(data) if goes_on or self._goes_on else masked_response(data)
+            return masked, response_words(masked)
         block = _block(data)
         if block is None:
-            return bytes(len(data))
+            return bytes(len(data)), ""
         if not block.is_i:
-            return data
+            return data, str(block)
         goes_on, self._goes_on = self._goes_on, block.more
         inf = _piece(block.inf) if goes_on or block.more else masked_response(block.inf)
-        return Block(block.pcb, inf, block.nad).encode()
+        words = piece_words(len(inf), more=True) if block.more else response_words(inf)
+        return Block(block.pcb, inf, block.nad).encode(), f"I({block.number}) {words}"
 
 
 def _piece(data: bytes) -> bytes:

@@ -19,6 +19,7 @@ from typing import ClassVar, Final, Literal
 from urllib.parse import unquote
 
 from hw.apdu import Command
+from hw.apdu_trace import command_words, response_words
 from hw.card import ChipCard, EntryMode
 from hw.errors import BadAddress, CardError, CardGone, LineError, LineGone, NoAnswer, ReaderError
 from hw.masking import masked_command, masked_response
@@ -48,8 +49,8 @@ class _Spoken:
     def __init__(self) -> None:
         self._goes_on = False
         self.languages: Mapping[Way, Language] = {
-            "out": Language(lambda apdu: f"command {apdu[:4].hex().upper()}", self._command),
-            "in": Language(lambda apdu: f"{len(apdu) - 2} bytes and {apdu[-2:].hex().upper()}", self._answer),
+            "out": Language(command_words, self._command),
+            "in": Language(response_words, self._answer),
         }
 
     def _command(self, apdu: bytes) -> bytes:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Final
 
 from hw import pn532_frames as frames
+from hw import pn532_trace
 from hw.errors import FramingError, LineError, NoAnswer, ProtocolError
 from hw.line import Link
 from hw.trace import Tracer
@@ -57,7 +58,7 @@ class Chip:
     def __init__(self, link: Link, *, counts: Statistics | None = None, tracer: Tracer | None = None) -> None:
         self.name = link.name
         self._framer = frames.Framer()
-        self._wire = Wire(link, self._framer, frames.language(), counts=counts, tracer=tracer)
+        self._wire = Wire(link, self._framer, pn532_trace.language(), counts=counts, tracer=tracer)
         self._turn = asyncio.Lock()
         self._called_off = False
 

@@ -32,8 +32,6 @@ from construct import (
 )
 
 from hw.errors import FramingError
-from hw.masking import masked_command, masked_response
-from hw.trace import Language
 
 START: Final = b"\x00\xff"
 ACK: Final = bytes.fromhex("0000ff00ff00")
@@ -310,98 +308,3 @@ def _size(held: bytearray) -> int | None:
         return None
     known = held[body] in (FROM_HOST, FROM_CHIP) and length > 1
     return body + length + 1 if known or (held[body] == REFUSED and length == 1) else 0
-
-
-def describe(frame: bytes) -> str:
-    """What a frame says, in a line and without card data; never fails."""
-    for fixed, name in (
-        (ACK, "ACK"),
-        (NACK, "NACK"),
-        (ERROR, "syntax error"),
-        (BROKEN, "a frame with a wrong checksum"),
-    ):
-        if frame == fixed:
-            return name
-    if frame.startswith(WAKE_UP):
-        return f"wake up, {describe(frame[len(WAKE_UP) :])}"
-    try:
-        payload = parse(frame)
-    except FramingError:
-        return f"{len(frame)} bytes that are no frame"
-    if len(payload) < 2:
-        return f"a payload of {payload.hex()}"
-    sender, code, data = payload[0], payload[1], payload[2:]
-    asked = code if sender == FROM_HOST else code - 1
-    name = NAMES.get(asked, f"command {asked & 0xFF:02X}")
-    if asked in (IN_DATA_EXCHANGE, IN_COMMUNICATE_THRU):
-        return f"{name}: {_exchange(sender, data)}"
-    shown = f": {data.hex(' ').upper()}" if data else ""
-    return f"{name}{shown}" if sender == FROM_HOST else f"{name} answered{shown}"
-
-
-def _exchange(sender: int, data: bytes) -> str:
-    if sender == FROM_HOST:
-        return f"{len(data)} bytes"
-    status = data[0] if data else 0
-    if status & STATUS:
-        return STATUSES.get(status & STATUS, f"error {status & STATUS:02X}")
-    return f"answered {max(0, len(data) - 1)} bytes{', more to come' if status & MORE else ''}"
-
-
-def masked(frame: bytes, continued: bool = False) -> bytes:
-    """The same frame with nobody's card data in it; never fails. Data that goes on over frames is blanked:
-    where this one has the rest of what the frame before began, that has to be said."""
-    if frame.startswith(WAKE_UP):
-        return WAKE_UP + masked(frame[len(WAKE_UP) :])
-    try:
-        payload = parse(frame)
-    except FramingError:
-        return frame if frame in (ACK, NACK) else bytes(len(frame))
-    if len(payload) < 3 or not _is_exchange(payload):
-        return frame
-    sender, asked, data = payload[0], payload[1] & 0xFE, payload[2:]
-    lead, more = _lead(sender, asked, data)
-    mask = masked_command if sender == FROM_HOST else masked_response
-    rest = bytes(len(data) - lead) if more or continued else mask(data[lead:])
-    return build(payload[:2] + data[:lead] + rest, extended=frame[3:5] == b"\xff\xff")
-
-
-def _is_exchange(payload: bytes) -> bool:
-    return len(payload) > 1 and payload[1] & 0xFE in (IN_DATA_EXCHANGE, IN_COMMUNICATE_THRU)
-
-
-def _lead(sender: int, asked: int, data: bytes) -> tuple[int, bool]:
-    """How many bytes stand before the APDU, and whether it goes on in another frame.
-
-    A target or a status stands before it, and in a raw block its protocol byte (ISO/IEC 14443-4, 7.1.1).
-    """
-    if asked == IN_DATA_EXCHANGE:
-        return min(1, len(data)), bool(data and data[0] & MORE)
-    at = 0 if sender == FROM_HOST else 1
-    if len(data) <= at or data[at] & 0xE2 != 0x02:
-        return min(at, len(data)), False
-    block = data[at]
-    return min(len(data), at + 1 + bool(block & 0x08) + bool(block & 0x04)), bool(block & 0x10)
-
-
-class _Spoken:
-    """What one line says, frame by frame: who is in the middle of an APDU."""
-
-    def __init__(self) -> None:
-        self._going_on: dict[int, bool] = {}
-
-    def masked(self, frame: bytes) -> bytes:
-        try:
-            payload = parse(frame)
-        except FramingError:
-            return masked(frame)
-        if len(payload) < 3 or not _is_exchange(payload):
-            return masked(frame)
-        found = masked(frame, self._going_on.get(payload[0], False))
-        _, self._going_on[payload[0]] = _lead(payload[0], payload[1] & 0xFE, payload[2:])
-        return found
-
-
-def language() -> Language:
-    """What a trace has to know, for the frames of one line in the order of their coming."""
-    return Language(describe, _Spoken().masked)

@@ -12,6 +12,7 @@ from typing import Final
 
 from hw import vivopay_msr as msr
 from hw.apdu import Command
+from hw.apdu_trace import command_words, response_words
 from hw.atr import parse_atr
 from hw.errors import FramingError, ProtocolError, ReaderError
 from hw.masking import MASKS, masked_command, masked_response, masked_text, masked_tracks, masked_value
@@ -30,7 +31,7 @@ from hw.vivopay_frames import (
     is_command,
     parse,
 )
-from hw.vivopay_status import status_text
+from hw.vivopay_status import OK, status_text
 from hw.vivopay_tlv import KSN, MAX_DEPTH, MSR, TRACK_1, TRACK_2, Cover, Span, holds_others, is_own, spans, walk
 from hw.vivopay_tlv import parse as parse_items
 
@@ -41,6 +42,9 @@ _LIGHTS: Final = 4
 _SETTING: Final = 10
 """Bytes of a setting of the maker's own that may stand as they are: a key's serial number, a time, a limit."""
 _PASS_THROUGH: Final = 0x2C
+_EXCHANGE: Final = 0x13
+_INTERFACE: Final = 1
+"""Bytes of an exchange that say which of its interfaces the reader is to speak on."""
 _GET_RESPONSE, _MORE = b"\xc0", b"\x61"
 _UIDS: Final = (4, 7, 10)
 """Bytes of a card's anticollision number (ISO/IEC 14443-3)."""
@@ -91,8 +95,10 @@ class _Spoken:
 
     def __init__(self) -> None:
         self._goes_on = False
+        self._exchanges = False
 
     def masked(self, frame: bytes) -> bytes:
+        """The frame with its card data masked."""
         try:
             found = parse(frame)
         except FramingError:
@@ -107,6 +113,22 @@ class _Spoken:
             return masked(frame)
         data = bytes(len(found.data[:-2])) + found.data[-2:]
         return build_command(found.command, found.code, data, crc_order(frame))
+
+    def describe(self, frame: bytes) -> str:
+        """What the frame says; of an exchange with a card, what it says to the card, or the card."""
+        try:
+            found = parse(self.masked(frame))
+        except FramingError:
+            return describe(frame)
+        if not isinstance(found, Message) or found.command != _PASS_THROUGH:
+            return describe(frame)
+        if is_command(frame, found):
+            self._exchanges = found.code == _EXCHANGE
+            if self._exchanges and len(found.data) > _INTERFACE:
+                return f"{COMMANDS[_PASS_THROUGH, _EXCHANGE]}: {command_words(found.data[_INTERFACE:])}"
+        elif self._exchanges and found.code == OK and found.data:
+            return f"{FAMILIES[_PASS_THROUGH]}: {response_words(found.data)}"
+        return describe(frame)
 
 
 def _is_piece(data: bytes, goes_on: bool) -> bool:
@@ -123,7 +145,7 @@ def _is_card(data: bytes) -> bool:
 
 def language() -> Language:
     """What a trace has to know, for the frames of one line in the order of their coming."""
-    return Language(describe, _Spoken().masked)
+    return Language(_Spoken().describe, _Spoken().masked)
 
 
 def _rebuilt(found: Frame, frame: bytes) -> bytes:
@@ -172,7 +194,7 @@ def _masked_somewhere(data: bytes, offsets: tuple[int, ...]) -> bytes:
 
 
 def _passed_through(code: int, data: bytes, command: bool) -> bytes:
-    if command and code == 0x13 and _makes_sense(lambda: Command.decode(data[1:])):
+    if command and code == _EXCHANGE and _makes_sense(lambda: Command.decode(data[1:])):
         return data[:1] + masked_command(data[1:])
     if len(data) <= _HARMLESS or (code == 0 and _is_card(data)):
         return data

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hw import magstripe, magstripe_setup, pn532_frames, vivopay_trace
+from hw import magstripe, magstripe_setup, pn532_frames, pn532_trace, vivopay_trace
 from hw import vivopay_frames as vivopay
 from hw.acs_frames import ENVELOPE as ACS
 from hw.acs_frames import ETX
@@ -146,7 +146,7 @@ class _Stripes:
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "pn532": Dialect(
         pn532_frames.Framer,
-        pn532_frames.language,
+        pn532_trace.language,
         _pn532_kind,
         damaged=bytes.fromhex("0000FF03FDD54B00E100"),
     ),

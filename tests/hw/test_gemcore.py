@@ -206,7 +206,7 @@ def test_a_trace_shows_the_conversation_and_reads_back() -> None:
 
     run(main())
     frames = list(read_trace(lines))
-    assert any("I(0), 20 bytes" in frame.what for frame in frames)
+    assert any("I(0) SELECT 00 A4 04 00, 14 bytes" in frame.what for frame in frames)
     assert "card inserted" in [frame.what for frame in frames]
     assert {frame.way for frame in frames} == {"in", "out"}
 

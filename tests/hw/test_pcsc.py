@@ -304,8 +304,8 @@ def test_a_trace_shows_commands_and_answers_and_nothing_secret() -> None:
             async with reader:
                 await (await taken(reader)).transmit(RECORD)
         out, back = map(json.loads, lines)
-        assert (out["way"], out["frame"], out["what"]) == ("out", "00b2010c00", "command 00B2010C")
-        assert (back["way"], back["what"]) == ("in", "21 bytes and 9000")
+        assert (out["way"], out["frame"], out["what"]) == ("out", "00b2010c00", "READ RECORD 00 B2 01 0C")
+        assert (back["way"], back["what"]) == ("in", "SW 9000, 21 bytes")
         assert "4761739001010010" not in back["frame"]
         assert back["frame"].endswith("9000")
 

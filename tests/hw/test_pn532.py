@@ -310,7 +310,7 @@ def test_a_trace_holds_every_frame_and_no_card(monkeypatch):
                 "RFConfiguration: 05 00 01 02",
                 "InListPassiveTarget: 02 03 00",
                 "InListPassiveTarget: 02 00",
-                "InDataExchange: 6 bytes",
+                "InDataExchange: READ RECORD 00 B2 01 0C",
                 "InRelease: 00",
                 "RFConfiguration: 01 00",
             ]

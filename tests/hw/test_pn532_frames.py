@@ -17,6 +17,7 @@ from hw import pn532_frames as frames
 from hw.errors import FramingError, ProtocolError
 from hw.pn532_frames import ACK, BROKEN, ERROR, FRAME_LIMIT, NACK, WAKE_UP, Framer, answer, build, command, parse
 from hw.pn532_targets import FORMS, TYPE_A, TYPE_B, parse_targets
+from hw.pn532_trace import language
 
 PPSE = bytes.fromhex("00A404000E325041592E5359532E444446303100")
 FCI = bytes.fromhex(
@@ -279,7 +280,7 @@ TRACK2 = bytes.fromhex("571347617390010101 19D28122011000012300000F 9000".replac
 
 
 def test_card_data_is_masked_and_the_frame_still_is_one():
-    spoken = frames.language()
+    spoken = language()
     read = answer(0x40, b"\0\x70\x15" + TRACK2)
     masked = spoken.masked(read)
     assert parse(masked)[3:].hex() == "7015571347617300000101 19d28122010000000000000f9000".replace(" ", "")
@@ -293,7 +294,7 @@ def test_card_data_is_masked_and_the_frame_still_is_one():
 
 
 def test_what_goes_on_over_frames_is_blanked_to_its_end():
-    spoken = frames.language()
+    spoken = language()
     data = b"\x70\x15" + TRACK2
     first, second, third = (
         answer(0x40, part) for part in (b"\x40" + data[:6], b"\x40" + data[6:12], b"\0" + data[12:])
@@ -307,7 +308,7 @@ def test_what_goes_on_over_frames_is_blanked_to_its_end():
 
 @given(st.lists(st.binary(max_size=80) | payloads.map(build), max_size=5))
 def test_telling_and_masking_never_fail_and_keep_the_size(some):
-    spoken = frames.language()
+    spoken = language()
     for frame in some:
         assert isinstance(spoken.describe(frame), str)
         assert len(spoken.masked(frame)) == len(frame)
@@ -323,13 +324,13 @@ def test_telling_and_masking_never_fail_and_keep_the_size(some):
         (WAKE_UP + SAM, "wake up, SAMConfiguration: 01"),
         (command(0x02), "GetFirmwareVersion"),
         (answer(0x02, b"\x32\1\6\7"), "GetFirmwareVersion answered: 32 01 06 07"),
-        (command(0x40, b"\1" + PPSE), "InDataExchange: 21 bytes"),
-        (answer(0x40, b"\0" + FCI), "InDataExchange: answered 48 bytes"),
-        (answer(0x40, b"\x40" + FCI), "InDataExchange: answered 48 bytes, more to come"),
+        (command(0x40, b"\1" + PPSE), "InDataExchange: SELECT 00 A4 04 00, 14 bytes"),
+        (answer(0x40, b"\0" + FCI), "InDataExchange answered: SW 9000, 46 bytes"),
+        (answer(0x40, b"\x40" + FCI), "InDataExchange answered: 48 bytes, more to come"),
         (answer(0x40, b"\1"), "InDataExchange: timeout, the target has not answered"),
         (command(0x98), "command 98"),
         (b"\1\2", "2 bytes that are no frame"),
     ],
 )  # fmt: skip
 def test_what_a_trace_says(frame, said):
-    assert frames.describe(frame) == said
+    assert language().describe(frame) == said
