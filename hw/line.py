@@ -30,11 +30,11 @@ _HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
 class Link(ABC):
     """A line that is open. One coroutine at a time may read, one may write.
 
-    ``name`` is what errors call it.
+    ``name`` is what errors call it; ``peer`` is the host and port at the other end, where there is a network.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, peer: str = "") -> None:
+        self.name, self.peer = name, peer
 
     @abstractmethod
     async def read(self) -> bytes:
@@ -68,7 +68,14 @@ class Link(ABC):
         """Let go of the line; a read or write under way ends with LineGone. Closing twice is once."""
 
     def _gone(self, why: str = "") -> LineGone:
-        return LineGone(f"{self.name}: the device is gone{why and f' ({why})'}")
+        said = why and f" ({why})"
+        if not self.peer:
+            return LineGone(f"{self.name}: the device is gone{said}")
+        return LineGone(
+            f"{self.name}: the connection is gone{said}",
+            advice=f"Check that the serial server or the emulator at {self.peer} runs, and the network to it; "
+            "the next try connects anew.",
+        )
 
     def _closed(self) -> LineGone:
         return LineGone(f"{self.name}: the line is closed", advice="Open the reader again.")
@@ -88,8 +95,9 @@ class DescriptorLink(Link):
         release: Callable[[], None],
         flush: Callable[[], None] | None = None,
         pace: Callable[[int], Awaitable[None]] | None = None,
+        peer: str = "",
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, peer)
         os.set_blocking(descriptor, False)
         self._descriptor = descriptor
         self._release = release

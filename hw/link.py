@@ -25,7 +25,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import serial
 
-from hw.errors import BadAddress, LineError
+from hw.errors import BadAddress, LineError, LineGone
 from hw.line import DescriptorLink, Link
 
 OPENING: Final = 10.0
@@ -115,7 +115,7 @@ async def _open_serial(parts: SplitResult, options: Mapping[str, str], name: str
     try:
         port.open()
     except (OSError, ValueError, termios.error) as error:
-        raise _cannot_open(name, error) from None
+        raise _cannot_open(name, parts.path, error) from None
 
     def flush() -> None:
         with suppress(termios.error):  # the device is gone, which whoever reads next is told
@@ -148,6 +148,7 @@ _HELD_BACK: Final = "The reader holds its line back: check the cable's RTS and C
 
 _BUSY = "another program holds the port", "`fuser -v` with its path names it; ModemManager is a usual one."
 _ABSENT = "there is no such port", LineError.advice
+_PULLED_OUT = "the device is gone", LineGone.advice
 _REFUSED = (
     "permission denied",
     "Let the user into the group that owns the port (`sudo usermod -aG dialout $USER`), then log in anew.",
@@ -158,13 +159,16 @@ _WHY: Final = {
     errno.ENXIO: _ABSENT,
     errno.EACCES: _REFUSED,
     errno.EPERM: _REFUSED,
+    errno.EIO: _PULLED_OUT,
     errno.EBUSY: _BUSY,
     errno.EAGAIN: _BUSY,
 }
 
 
-def _cannot_open(name: str, error: Exception) -> LineError:
+def _cannot_open(name: str, path: str, error: Exception) -> LineError:
     code = getattr(error, "errno", None)
+    if code is None and not os.path.exists(path):  # pulled out between opening and setting it
+        code = errno.EIO
     if code is None:  # pyserial gives no number when the settings are refused
         return LineError(f"{name}: it is not a serial port, or not one that takes these settings")
     why, advice = _WHY.get(code, (f"it cannot be opened ({os.strerror(code)})", LineError.advice))
@@ -197,7 +201,7 @@ async def _open_socket(parts: SplitResult, options: Mapping[str, str], name: str
             peer.close()
             raise
         else:
-            return DescriptorLink(peer.fileno(), name, peer.close)
+            return DescriptorLink(peer.fileno(), name, peer.close, peer=_shown(host, port))
     raise LineError(f"{name}: cannot connect ({failure})", advice=_NETWORK_ADVICE)
 
 
@@ -216,7 +220,7 @@ async def _open_rfc2217(parts: SplitResult, options: Mapping[str, str], name: st
     port = rfc2217.Serial(timeout=POLL)
     line_settings(name, options).apply(port)
     # A server whose own port is a pty cannot set RTS and DTR, and answers nothing: that is no error here either.
-    port.port = f"rfc2217://{f'[{host}]' if ':' in host else host}:{number}?ign_set_control"
+    port.port = f"rfc2217://{_shown(host, number)}?ign_set_control"
     mend(port)
     opening = asyncio.get_running_loop().run_in_executor(None, port.open)
     try:
@@ -228,7 +232,7 @@ async def _open_rfc2217(parts: SplitResult, options: Mapping[str, str], name: st
         refused = "the server refuses these line settings"
         why = next((why for said, why in _RFC2217_SAID.items() if said in str(error)), refused)
         raise LineError(f"{name}: {why}", advice=_NETWORK_ADVICE) from None
-    return Rfc2217Link(port, name)
+    return Rfc2217Link(port, name, _shown(host, number))
 
 
 def _abandon(opening: asyncio.Future[None], port: serial.SerialBase) -> None:
@@ -241,6 +245,11 @@ def _host_and_port(parts: SplitResult, name: str) -> tuple[str, int]:
     if not parts.hostname or not parts.port or parts.path not in ("", "/"):
         raise BadAddress(f"{name}: host and port are missing, as in {parts.scheme}://10.0.0.7:4001")
     return parts.hostname, parts.port
+
+
+def _shown(host: str, port: int) -> str:
+    """Host and port as a URL has them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _OPENERS: Final = {"": _open_serial, "socket": _open_socket, "rfc2217": _open_rfc2217}

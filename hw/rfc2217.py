@@ -39,8 +39,8 @@ def mend(port: Any) -> None:
 class Rfc2217Link(Link):
     """pyserial's RFC 2217 client, whose blocking reads a thread does."""
 
-    def __init__(self, port: Any, name: str) -> None:
-        super().__init__(name)
+    def __init__(self, port: Any, name: str, peer: str = "") -> None:
+        super().__init__(name, peer)
         self._port = port
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()

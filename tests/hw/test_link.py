@@ -344,14 +344,41 @@ def test_what_is_no_serial_port(tmp_path: Path) -> None:
     assert "Is a directory" in str(asyncio.run(refusal(str(tmp_path))))
 
 
-def test_a_device_that_goes_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(*_: object) -> None:
-        raise termios.error(errno.EIO, "Input/output error")
+def refused(*_: object) -> None:
+    raise termios.error(errno.EIO, "Input/output error")
 
+
+def test_a_device_that_takes_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a port of a PC does with nothing behind it."""
     with serial_device() as (_, path):
-        monkeypatch.setattr("serial.serialposix.termios.tcsetattr", gone)
+        monkeypatch.setattr("serial.serialposix.termios.tcsetattr", refused)
         error = asyncio.run(refusal(path))
     assert "it is not a serial port" in str(error)
+
+
+def test_a_device_that_goes_while_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    master, device = pty.openpty()
+    path = os.ttyname(device)
+
+    def pulled_out(*_: object) -> None:
+        os.close(master)
+        refused()
+
+    monkeypatch.setattr("serial.serialposix.termios.tcsetattr", pulled_out)
+    error = asyncio.run(refusal(path))
+    os.close(device)
+    assert str(error) == f"{path}: the device is gone"
+    assert "Plug the reader in again" in error.advice
+
+
+def test_a_device_that_goes_before_it_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hung_up(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with serial_device() as (_, path):
+        monkeypatch.setattr("serial.serialposix.os.open", hung_up)
+        error = asyncio.run(refusal(path))
+    assert str(error) == f"{path}: the device is gone"
 
 
 def test_a_host_that_does_not_answer_or_is_not_there() -> None:

@@ -154,8 +154,9 @@ def test_an_rfc2217_server_that_goes_away_is_noticed(tmp_path: Path) -> None:
                 network = await open_link(f"rfc2217://127.0.0.1:{port}")
                 reading = asyncio.create_task(network.read())
                 await asyncio.sleep(0)
-            with pytest.raises(LineGone, match="the device is gone"):
+            with pytest.raises(LineGone, match="the connection is gone") as caught:
                 await asyncio.wait_for(reading, 10)
+            assert f"at 127.0.0.1:{port} runs" in caught.value.advice
             with pytest.raises(LineGone):
                 await network.read()
             await network.close()
