@@ -10,10 +10,9 @@ import httpx
 import pytest
 
 from hw.card import ManualCard
-from sim.host.config import HostConfig
 from sim.world import World
-from terminal import climb
 from terminal.activation import Level
+from terminal.climb import CONFIG, PARAMETERS
 from terminal.crypto.policy import Role
 from terminal.crypto.vault import Vault
 from terminal.crypto.vault_file import read_facts
@@ -53,24 +52,79 @@ CALLS_UP = [
 
 
 @pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path)
-    yield world
-    world.close()
+def world(make):
+    return make()
+
+
+@contextlib.asynccontextmanager
+async def provisioned(world, *faults, **settings):
+    """A terminal that has not climbed yet, of a host that fails so."""
+    await world.provision()
+    world.fault(*faults)
+    async with world.terminal(**settings) as till:
+        yield till
+
+
+async def climbed(till, world):
+    """The events of its way to the top."""
+    events = await world.activate(till)
+    assert till.level is Level.ACTIVATED
+    return events
+
+
+async def climb(world, *faults, **settings):
+    """The events of a new terminal's way to the top, of a host that fails so."""
+    async with provisioned(world, *faults, **settings) as till:
+        return await climbed(till, world)
+
+
+async def climb_on(world):
+    """The same of the next process of a terminal that is on its way."""
+    async with world.terminal() as till:
+        return await climbed(till, world)
+
+
+def refusing(call, status, code, **match):
+    """A fault: the host refuses that call."""
+    return {"match": {"call": call, **match}, "do": "status", "status": status, "code": code}
+
+
+async def stopped(world, call, level):
+    """A climb that came to that level, as the call after it was refused; now it would not be."""
+    async with provisioned(world, refusing(call, 409, "4090")) as till:
+        with pytest.raises(HostRefused):
+            await world.activate(till)
+        assert till.level is level
+    world.fault()
+
+
+async def pairing(till):
+    """An activation that has come to its pairing code: its task, the code, and the events from then on."""
+    events = till.events()
+    task = asyncio.create_task(till.activate())
+    return task, await the_next(PairingCodeShown, events), events
+
+
+async def the_next(kind, events):
+    while not isinstance(event := await anext(events), kind):
+        pass
+    return event
 
 
 def levels(events):
     return [event.level for event in events if isinstance(event, LevelReached)]
 
 
+def lost(events):
+    """Why levels were lost."""
+    return [event.reason for event in events if isinstance(event, LevelLost)]
+
+
 def test_a_new_terminal_climbs_every_level_once_and_tells_of_each(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = await world.activate(till)
-            assert till.level is Level.ACTIVATED
-            roles = [fact.role for fact in till.key_facts()]
-        return events, roles
+        async with provisioned(world) as till:
+            events = await climbed(till, world)
+            return events, [fact.role for fact in till.key_facts()]
 
     events, roles = world.run(main())
     assert levels(events) == WAY_UP
@@ -98,28 +152,23 @@ def test_what_was_brought_lies_in_the_vault(world):
         async with world.activated():
             pass
         with Vault.open(world.home / VAULT_FILE, world.secret, random=bytes) as vault:
-            return {name: vault.get(name) for name in (climb.CONFIG, climb.PARAMETERS)}
+            return {name: vault.get(name) for name in (CONFIG, PARAMETERS)}
 
     kept = world.run(main())
-    assert json.loads(kept[climb.CONFIG])["terminal"]["device_id"] == world.device["device_id"]
-    assert 150_000 < len(kept[climb.PARAMETERS]) < 300_000
+    assert json.loads(kept[CONFIG])["terminal"]["device_id"] == world.device["device_id"]
+    assert 150_000 < len(kept[PARAMETERS]) < 300_000
     files = b"".join(file.read_bytes() for file in world.home.iterdir())
     assert b"terminal_capabilities" not in files
 
 
 def test_the_code_is_polled_every_few_seconds_until_somebody_claims(world):
     async def main():
-        await world.provision()
-        async with world.terminal(pairing_poll=4.0) as till:
-            heard = []
-            events = till.events()
-            task = asyncio.create_task(till.activate())
-            while sum(isinstance(event, PairingPolled) for event in heard) < 3:
-                heard.append(await anext(events))
-            code = next(event for event in heard if isinstance(event, PairingCodeShown))
+        async with provisioned(world, pairing_poll=4.0) as till:
+            task, code, events = await pairing(till)
+            polls = [await the_next(PairingPolled, events) for _ in range(3)]
             await world.claim(code.pairing_code)
             await task
-            return [event for event in heard if isinstance(event, PairingPolled)]
+            return polls
 
     polls = world.run(main())
     assert [event.seconds_left for event in polls] == [296, 292, 288]
@@ -127,8 +176,7 @@ def test_the_code_is_polled_every_few_seconds_until_somebody_claims(world):
 
 def test_an_expired_code_is_replaced_by_a_new_one(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
+        async with provisioned(world) as till:
             heard = []
             events = till.events()
             task = asyncio.create_task(till.activate())
@@ -137,26 +185,20 @@ def test_an_expired_code_is_replaced_by_a_new_one(world):
             codes = [event.pairing_code for event in heard if isinstance(event, PairingCodeShown)]
             await world.claim(codes[-1])
             await task
-            return codes, [event.reason for event in heard if isinstance(event, LevelLost)]
+            return codes, lost(heard)
 
-    codes, lost = world.run(main())
+    codes, reasons = world.run(main())
     assert codes[0] != codes[1]
-    assert lost == ["code_expired"]
+    assert reasons == ["code_expired"]
 
 
 def test_a_resumed_pairing_shows_its_unexpired_code_again(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = till.events()
-            task = asyncio.create_task(till.activate())
-            while not isinstance(first := await anext(events), PairingCodeShown):
-                pass
+        async with provisioned(world) as till:
+            task, first, _ = await pairing(till)
             task.cancel()
-        async with world.terminal() as till:
-            heard = await world.activate(till)
-        again = next(event for event in heard if isinstance(event, PairingCodeShown))
-        return first, again
+        heard = await climb_on(world)
+        return first, next(event for event in heard if isinstance(event, PairingCodeShown))
 
     first, again = world.run(main())
     assert (again.pairing_code, again.expires_at) == (first.pairing_code, first.expires_at)
@@ -166,36 +208,27 @@ def test_a_resumed_pairing_shows_its_unexpired_code_again(world):
 
 def test_who_asks_again_is_shown_the_code_again(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = till.events()
-            task = asyncio.create_task(till.activate())
-            while not isinstance(first := await anext(events), PairingCodeShown):
-                pass
+        async with provisioned(world) as till:
+            task, first, _ = await pairing(till)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            heard = await world.activate(till)
-            return first, next(event for event in heard if isinstance(event, PairingCodeShown)), till.level
+            heard = await climbed(till, world)
+            return first, next(event for event in heard if isinstance(event, PairingCodeShown))
 
-    first, again, level = world.run(main())
-    assert (again.pairing_code, again.resumed, level) == (first.pairing_code, True, Level.ACTIVATED)
+    first, again = world.run(main())
+    assert (again.pairing_code, again.resumed) == (first.pairing_code, True)
     assert world.network.paths().count("POST /pos/pairing-code") == 1
 
 
 def test_a_claim_that_came_while_the_power_was_off_needs_no_new_code(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = till.events()
-            task = asyncio.create_task(till.activate())
-            while not isinstance(shown := await anext(events), PairingCodeShown):
-                pass
+        async with provisioned(world) as till:
+            task, code, _ = await pairing(till)
             task.cancel()
-        await world.claim(shown.pairing_code)
+        await world.claim(code.pairing_code)
         await asyncio.sleep(3600)
-        async with world.terminal() as till:
-            assert levels(await world.activate(till))[0] == "claimed"
+        assert levels(await climb_on(world))[0] == "claimed"
 
     world.run(main())
 
@@ -254,9 +287,7 @@ def test_a_power_cut_at_any_moment_resumes_at_the_right_level(tmp_path, monkeypa
         world.network.before = world.network.after = lambda request: None
         held = read_facts(world.home / VAULT_FILE)["level"]
         before = len(world.network.requests)
-        async with world.terminal() as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+        await climb_on(world)
         return held, world.network.paths()[before:], await world.exchanges()
 
     held, resumed, exchanges = world.run(main())
@@ -299,47 +330,27 @@ def test_the_last_moment_of_a_climb_was_among_those_tried(world, monkeypatch):
 # -- ways back ------------------------------------------------------------------------------------------------
 
 
-def test_a_token_that_would_not_last_to_the_end_is_replaced_first(tmp_path):
-    world = World(tmp_path, config=HostConfig(token_life=70))
-
-    async def main():
-        await world.provision()
-        world.fault({"match": {"call": "config"}, "do": "delay", "seconds": 14.0})
-        async with world.terminal() as till:
-            await world.activate(till)
-
-    world.run(main())
+def test_a_token_that_would_not_last_to_the_end_is_replaced_first(make):
+    world = make(token_life=70)
+    world.run(climb(world, {"match": {"call": "config"}, "do": "delay", "seconds": 14.0}))
     paths = world.network.paths()
     assert paths.count("POST /pos/keys") == 1
     assert paths.count("POST /pos/config") == 1
-    world.close()
 
 
 def test_a_token_from_before_a_long_power_cut_is_replaced_and_no_other_level(world):
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "terminal_parameters"}, "do": "status", "status": 409, "code": "4090"})
-        async with world.terminal() as till:
-            with pytest.raises(HostRefused):
-                await world.activate(till)
-        world.fault()
+        await stopped(world, "terminal_parameters", Level.CONFIGURED)
         await asyncio.sleep(600)
         world.network.requests.clear()
-        async with world.terminal() as till:
-            await world.activate(till)
+        await climb_on(world)
 
     world.run(main())
     assert world.network.paths() == ["POST /pos/attest", "POST /pos/terminal-parameters", "POST /pos/activate"]
 
 
 def test_a_token_that_the_host_refuses_is_replaced_once(world):
-    async def main():
-        await world.provision()
-        world.fault({"match": {"call": "config", "nth": 1}, "do": "status", "status": 401, "code": "4010"})
-        async with world.terminal() as till:
-            await world.activate(till)
-
-    world.run(main())
+    world.run(climb(world, refusing("config", 401, "4010", nth=1)))
     paths = world.network.paths()
     assert (paths.count("POST /pos/attest"), paths.count("POST /pos/keys"), paths.count("POST /pos/config")) == (
         2,
@@ -350,9 +361,7 @@ def test_a_token_that_the_host_refuses_is_replaced_once(world):
 
 def test_a_token_that_the_host_refuses_again_and_again_is_told(world):
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "config"}, "do": "status", "status": 401, "code": "4010"})
-        async with world.terminal() as till:
+        async with provisioned(world, refusing("config", 401, "4010")) as till:
             with pytest.raises(HostRefused, match="pos/config"):
                 await world.activate(till)
             assert till.level is Level.KEYED
@@ -361,46 +370,25 @@ def test_a_token_that_the_host_refuses_again_and_again_is_told(world):
 
 
 def test_keys_that_the_host_superseded_are_taken_anew(world):
-    async def main():
-        await world.provision()
-        world.fault({"match": {"call": "activate", "nth": 1}, "do": "status", "status": 401, "code": "4011"})
-        async with world.terminal() as till:
-            events = await world.activate(till)
-            assert till.level is Level.ACTIVATED
-        return [event.reason for event in events if isinstance(event, LevelLost)]
-
-    assert "keys_expired" in world.run(main())
+    events = world.run(climb(world, refusing("activate", 401, "4011", nth=1)))
+    assert "keys_expired" in lost(events)
     assert world.network.paths().count("POST /pos/keys") == 2
 
 
-def test_keys_that_expired_during_a_long_power_cut_are_taken_anew(tmp_path):
-    world = World(tmp_path, config=HostConfig(key_set_life=3600))
+def test_keys_that_expired_during_a_long_power_cut_are_taken_anew(make):
+    world = make(key_set_life=3600)
 
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "terminal_parameters"}, "do": "status", "status": 409, "code": "4090"})
-        async with world.terminal() as till:
-            with pytest.raises(HostRefused):
-                await world.activate(till)
-        world.fault()
+        await stopped(world, "terminal_parameters", Level.CONFIGURED)
         await asyncio.sleep(7200)
-        async with world.terminal() as till:
-            await world.activate(till)
+        await climb_on(world)
 
     world.run(main())
     assert world.network.paths().count("POST /pos/keys") == 2
-    world.close()
 
 
 def test_a_device_that_was_unclaimed_pairs_again(world):
-    async def main():
-        await world.provision()
-        world.fault({"match": {"call": "config", "nth": 1}, "do": "status", "status": 403, "code": "4031"})
-        async with world.terminal() as till:
-            events = await world.activate(till)
-        return [event.reason for event in events if isinstance(event, LevelLost)]
-
-    assert world.run(main()) == ["unclaimed"]
+    assert lost(world.run(climb(world, refusing("config", 403, "4031", nth=1)))) == ["unclaimed"]
 
 
 def test_a_revoked_device_is_told_and_does_not_spin(world):
@@ -415,25 +403,21 @@ def test_a_revoked_device_is_told_and_does_not_spin(world):
     assert world.run(main()).status == 403
 
 
-def test_a_host_that_wants_a_newer_version_is_believed(tmp_path):
-    world = World(tmp_path, config=HostConfig(min_supported_version="9.0.0"))
+def test_a_host_that_wants_a_newer_version_is_believed(make):
+    world = make(min_supported_version="9.0.0")
 
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
+        async with provisioned(world) as till:
             with pytest.raises((VersionTooOld, HostRefused), match=r"9\.0\.0|4260"):
                 await till.activate()
             assert till.level is Level.PROVISIONED
 
     world.run(main())
-    world.close()
 
 
 def test_a_version_that_becomes_too_old_on_the_way_falls_back_to_the_start(world):
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "keys"}, "do": "status", "status": 426, "code": "4260"})
-        async with world.terminal() as till:
+        async with provisioned(world, refusing("keys", 426, "4260")) as till:
             with pytest.raises(HostRefused, match="426"):
                 await world.activate(till)
             assert till.level is Level.PROVISIONED
@@ -446,10 +430,7 @@ def test_a_clock_that_is_far_off_follows_the_hosts(world, skew):
     world.skew = skew
 
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = await world.activate(till)
-            assert till.level is Level.ACTIVATED
+        events = await climb(world)
         world.network.requests.clear()
         async with world.terminal() as till:
             await till.resolve()
@@ -459,26 +440,16 @@ def test_a_clock_that_is_far_off_follows_the_hosts(world, skew):
 
 
 def test_an_attestation_that_is_refused_for_its_date_asks_for_the_time_and_tries_once_more(world):
-    async def main():
-        await world.provision()
-        world.fault({"match": {"call": "attest", "times": 1}, "do": "clock", "seconds": 7200})
-        async with world.terminal() as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
-
-    world.run(main())
+    world.run(climb(world, {"match": {"call": "attest", "times": 1}, "do": "clock", "seconds": 7200}))
     assert world.network.paths().count("POST /pos/bootstrap") == 2
     assert world.network.paths().count("POST /pos/attest") == 2
 
 
 def test_a_devices_clock_that_jumps_in_the_middle_changes_nothing_and_is_told(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            heard, events = [], till.events()
-            task = asyncio.create_task(till.activate())
-            while not isinstance(event := await anext(events), PairingCodeShown):
-                pass
+        async with provisioned(world) as till:
+            task, event, events = await pairing(till)
+            heard = []
             world.skew = 7200.0
             await world.claim(event.pairing_code)
             await task
@@ -518,40 +489,29 @@ def test_a_devices_clock_that_jumps_in_the_middle_changes_nothing_and_is_told(wo
 )
 def test_what_cannot_be_believed_installs_nothing_and_the_next_try_goes_on(world, rule, error, level):
     async def main():
-        await world.provision()
-        world.fault(rule)
-        async with world.terminal() as till:
+        async with provisioned(world, rule) as till:
             with pytest.raises(error):
                 await world.activate(till)
             assert till.level is level
         world.fault()
-        async with world.terminal() as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+        await climb_on(world)
         return await world.exchanges()
 
     assert world.run(main()).count("activate 200") == 1
 
 
 def test_passing_trouble_is_ridden_out(world):
-    async def main():
-        await world.provision()
-        world.fault(
-            {"match": {"call": "bootstrap", "times": 2}, "do": "status", "status": 503},
-            {"match": {"call": "keys", "times": 1}, "do": "drop_answer"},
-            {"match": {"call": "config", "times": 1}, "do": "status", "status": 429, "retry_after": 5},
-        )
-        async with world.terminal() as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
-
-    world.run(main())
+    faults = (
+        {"match": {"call": "bootstrap", "times": 2}, "do": "status", "status": 503},
+        {"match": {"call": "keys", "times": 1}, "do": "drop_answer"},
+        {"match": {"call": "config", "times": 1}, "do": "status", "status": 429, "retry_after": 5},
+    )
+    assert levels(world.run(climb(world, *faults))) == WAY_UP
 
 
 def test_another_terminals_configuration_is_refused(world):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
+        async with provisioned(world) as till:
             plain = till._keystore.open
 
             def other(body, **words):
@@ -570,9 +530,8 @@ def test_no_network_at_all_is_told_as_such(world):
         raise httpx.ConnectError("no route to host", request=request)
 
     async def main():
-        await world.provision()
-        world.network.before = down
-        async with world.terminal() as till:
+        async with provisioned(world) as till:
+            world.network.before = down
             with pytest.raises(HostUnreachable, match="cannot be connected"):
                 await till.activate()
             assert till.level is Level.PROVISIONED
@@ -580,22 +539,15 @@ def test_no_network_at_all_is_told_as_such(world):
     world.run(main())
 
 
-def test_a_token_shorter_than_our_timeouts_is_used_and_not_replaced_without_end(tmp_path):
-    world = World(tmp_path, config=HostConfig(token_life=50))
+def test_a_token_shorter_than_our_timeouts_is_used_and_not_replaced_without_end(make):
+    world = make(token_life=50)
 
     def bounded(request):
         assert world.network.paths().count("POST /pos/attest") < 5
 
-    async def main():
-        await world.provision()
-        world.network.before = bounded
-        async with world.terminal(host={"read_timeout": 15.0}) as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
-
-    world.run(main())
+    world.network.before = bounded
+    world.run(climb(world, host={"read_timeout": 15.0}))
     assert world.network.paths().count("POST /pos/attest") == 1
-    world.close()
 
 
 @pytest.mark.parametrize("skew", [-86_400.0 * 300, 86_400.0 * 300])
@@ -603,32 +555,21 @@ def test_a_clock_that_was_lost_at_a_level_with_keys_follows_the_hosts(world, ske
     """A device without a battery wakes up in the wrong year, in the middle of its activation."""
 
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "config"}, "do": "status", "status": 409, "code": "4090"})
-        async with world.terminal() as till:
-            with pytest.raises(HostRefused):
-                await world.activate(till)
-            assert till.level is Level.KEYED
-        world.fault()
+        await stopped(world, "config", Level.KEYED)
         world.skew = skew
         await asyncio.sleep(600)
-        async with world.terminal() as till:
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+        await climb_on(world)
 
     world.run(main())
 
 
 def test_credentials_refused_while_pairing_are_told_as_what_they_are(world):
     async def main():
-        await world.provision()
-        world.fault({"match": {"call": "status"}, "do": "status", "status": 401, "code": "4010"})
-        async with world.terminal() as till:
+        async with provisioned(world, refusing("status", 401, "4010")) as till:
             with pytest.raises(HostRefused, match="pos/status"):
                 await till.activate()
             world.fault()
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+            await climbed(till, world)
 
     world.run(main())
 
@@ -644,13 +585,12 @@ def test_credentials_refused_while_pairing_are_told_as_what_they_are(world):
 def test_a_renewal_that_costs_the_level_says_why_and_the_next_climb_mends_it(world, call, status, code, level):
     async def main():
         async with world.activated() as till:
-            world.fault({"match": {"call": call}, "do": "status", "status": status, "code": code})
+            world.fault(refusing(call, status, code))
             with pytest.raises(HostRefused, match=str(status)):
                 await till._climb.renew_keys()
             assert till.level is level
             world.fault()
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+            await climbed(till, world)
 
     world.run(main())
 
@@ -658,14 +598,11 @@ def test_a_renewal_that_costs_the_level_says_why_and_the_next_climb_mends_it(wor
 @pytest.mark.parametrize("rule", [{"do": "drop_answer"}, {"do": "wrong_key"}, {"do": "cut"}])
 def test_an_activation_whose_answer_was_lost_is_not_made_twice_by_the_same_process(world, rule):
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            world.fault({"match": {"call": "activate"}, **rule})
+        async with provisioned(world, {"match": {"call": "activate"}, **rule}) as till:
             with pytest.raises((HostSilent, EnvelopeError)):
                 await world.activate(till)
             world.fault()
-            await world.activate(till)
-            assert till.level is Level.ACTIVATED
+            await climbed(till, world)
 
     world.run(main())
     assert world.network.paths().count("POST /pos/activate") == 1
@@ -675,18 +612,13 @@ def test_a_code_that_was_used_up_without_a_claim_is_replaced(world):
     """The merchant claimed the device and gave it up again, between two polls."""
 
     async def main():
-        await world.provision()
-        async with world.terminal() as till:
-            events = till.events()
-            task = asyncio.create_task(till.activate())
-            while not isinstance(await anext(events), PairingCodeShown):
-                pass
+        async with provisioned(world) as till:
+            task, _, events = await pairing(till)
             world.ledger._connection.execute("UPDATE pairing_codes SET used_at = 1")
             while not isinstance(event := await anext(events), LevelLost):
                 assert not isinstance(event, PairingPolled)
-            while not isinstance(event := await anext(events), PairingCodeShown):
-                pass
-            await world.claim(event.pairing_code)
+            code = await the_next(PairingCodeShown, events)
+            await world.claim(code.pairing_code)
             await task
 
     world.run(main())
@@ -696,8 +628,8 @@ def key_sets(till):
     return {fact.key_set_id for fact in till.key_facts() if fact.key_set_id}
 
 
-def test_the_key_set_before_goes_when_it_has_expired(tmp_path):
-    world = World(tmp_path, config=HostConfig(key_set_life=3600))
+def test_the_key_set_before_goes_when_it_has_expired(make):
+    world = make(key_set_life=3600)
 
     async def main():
         async with world.activated() as till:
@@ -711,7 +643,6 @@ def test_the_key_set_before_goes_when_it_has_expired(tmp_path):
             assert len(key_sets(till)) == 1
 
     world.run(main())
-    world.close()
 
 
 def test_a_device_that_is_nobodys_keeps_no_key_set(world):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from dataclasses import replace
 
 import httpx
@@ -17,7 +16,7 @@ from terminal.errors import HostRefused, HostUnreachable, PaymentRefused
 from terminal.events import OfflineLost, Overdue, RefundFailed, RestoredImageSuspected, SuspectedDuplicate
 from terminal.money import Amount
 from terminal.payment import Happened, Kind, Outcome, State
-from tests.terminal.worlds import Told, control, doubtful, happened, lose, paying, sent
+from tests.terminal.worlds import Told, control, doubtful, forgotten, happened, lose, paying, sent
 
 TYPED = ManualCard("4111111111111111", "2812")
 VISA = StripeCard(
@@ -635,17 +634,15 @@ def test_what_the_back_office_did_to_a_charge_in_doubt_is_adopted(make, status):
     assert paying(world, scenario)[0] == (status, TWELVE_FIFTY)
 
 
-def test_a_409_means_that_the_host_has_seen_the_key_so_an_old_image_charges_nothing_twice(make, tmp_path):
+def test_a_409_means_that_the_host_has_seen_the_key_so_an_old_image_charges_nothing_twice(make):
     world = make()
 
     async def main():
         async with world.activated():
             pass
-        shutil.copytree(world.home, tmp_path / "image")
-        async with world.terminal() as till:
-            paid = await charge(till)
-        shutil.rmtree(world.home)
-        shutil.copytree(tmp_path / "image", world.home)
+        with forgotten(world):
+            async with world.terminal() as till:
+                paid = await charge(till)
         async with world.terminal() as till:
             told = Told(till)
             known = await charge(till)
@@ -658,17 +655,15 @@ def test_a_409_means_that_the_host_has_seen_the_key_so_an_old_image_charges_noth
     assert world.network.paths()[-2:] == ["POST /pos/charge", "GET /pos/charge"]
 
 
-def test_an_image_older_than_the_hosts_memory_looks_up_before_it_sends(make, tmp_path):
+def test_an_image_older_than_the_hosts_memory_looks_up_before_it_sends(make):
     world = make(key_set_life=30 * DAY)
 
     async def main():
         async with world.activated() as till:
             await charge(till, "before")
-        shutil.copytree(world.home, tmp_path / "image")
-        async with world.terminal() as till:
-            paid = await charge(till)
-        shutil.rmtree(world.home)
-        shutil.copytree(tmp_path / "image", world.home)
+        with forgotten(world):
+            async with world.terminal() as till:
+                paid = await charge(till)
         await asyncio.sleep(7 * DAY)
         world.network.requests.clear()
         async with world.terminal() as till:
@@ -682,17 +677,15 @@ def test_an_image_older_than_the_hosts_memory_looks_up_before_it_sends(make, tmp
     assert world.network.paths() == ["GET /pos/charge", "GET /pos/charge", "POST /pos/charge"]
 
 
-def test_an_old_image_refunds_nothing_twice(make, tmp_path):
+def test_an_old_image_refunds_nothing_twice(make):
     world = make(key_set_life=30 * DAY)
 
     async def main():
         async with world.activated() as till:
             paid = await charge(till)
-        shutil.copytree(world.home, tmp_path / "image")
-        async with world.terminal() as till:
-            await till.refund(paid.charge_id, reason="broken")
-        shutil.rmtree(world.home)
-        shutil.copytree(tmp_path / "image", world.home)
+        with forgotten(world):
+            async with world.terminal() as till:
+                await till.refund(paid.charge_id, reason="broken")
         await asyncio.sleep(7 * DAY)
         async with world.terminal() as till:
             with pytest.raises(PaymentRefused, match="is refunded"):

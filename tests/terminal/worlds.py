@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import contextmanager
+
 import httpx
 
 from sim.balance import differences, journal_rows, ledger_rows
@@ -45,6 +48,16 @@ async def doubtful(world, asking, *, acted):
     assert payment.state is State.IN_DOUBT
     end()
     return payment
+
+
+@contextmanager
+def forgotten(world):
+    """What the terminal's home learns in this block it has forgotten after it: an old image of it was restored."""
+    image = world.home.with_name("image")
+    shutil.copytree(world.home, image)
+    yield
+    shutil.rmtree(world.home)
+    image.rename(world.home)
 
 
 async def control(world, **changes):
