@@ -8,14 +8,13 @@ import httpx
 import pytest
 
 from hw.card import ManualCard
-from sim.host.config import HostConfig
 from sim.network import Trip
 from sim.world import World
 from terminal.events import Overdue
 from terminal.money import Amount
 from terminal.payment import Kind, Outcome, State
 from terminal.resolver import WAIT_FIRST, WAIT_MOST
-from tests.terminal.worlds import Told, doubtful, lose, paying
+from tests.terminal.worlds import Told, doubtful, going_on, lose, paying
 
 TYPED = ManualCard("4111111111111111", "2812")
 TWELVE_FIFTY = Amount(1250, "EUR")
@@ -30,20 +29,6 @@ def world(tmp_path):
 
 def charge(till, reference="r", **words):
     return till.charge(TWELVE_FIFTY, reference=reference, card=TYPED, **words)
-
-
-async def going_on(till, seconds):
-    """The resolver alone, as ``keep`` calls it, for so long."""
-    loop = asyncio.get_running_loop()
-    until, waits = loop.time() + seconds, []
-    while loop.time() < until:
-        due = till.resolver.next_due()
-        if due is None:
-            return waits
-        waits.append(due)
-        await asyncio.sleep(min(due, until - loop.time()) or 0.001)
-        await till.resolver.round()
-    return waits
 
 
 def test_a_doubt_is_resolved_while_new_payments_are_taken(world):
@@ -207,76 +192,6 @@ def test_a_terminal_that_is_not_activated_any_more_tries_nobody_and_stands_it(wo
         return till.journal.charge_by_reference("r").outcome
 
     assert paying(world, scenario)[0] is Outcome.PENDING
-
-
-def test_refunds_of_before_the_start_are_looked_at_again(tmp_path):
-    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
-
-        async def main():
-            async with world.activated() as till:
-                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
-                await till.refund(paid.charge_id, reason="broken")
-            await asyncio.sleep(3600)
-            async with world.terminal() as till:
-                await going_on(till, 10)
-                return [payment.state for payment in till.journal.payments()], till.resolver.next_due()
-
-        assert world.run(main()) == ([State.APPROVED, State.FAILED], None)
-
-
-def test_a_look_that_a_start_was_too_short_for_is_made_by_the_next_one(tmp_path):
-    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
-
-        async def main():
-            async with world.activated() as till:
-                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
-                await till.refund(paid.charge_id, reason="broken")
-            await asyncio.sleep(600)
-            async with world.terminal() as till:  # writes, and goes before it has looked
-                await charge(till, "s")
-            async with world.terminal() as till:
-                await going_on(till, 10)
-                seen = till.journal.refunds_seen()
-                return [payment.state for payment in till.journal.payments()], seen is not None
-
-        assert world.run(main()) == ([State.APPROVED, State.FAILED, State.APPROVED], True)
-
-
-def test_a_look_in_vain_is_made_after_the_next_start(tmp_path):
-    with World(tmp_path, config=HostConfig(refund_fails_after=60)) as world:
-
-        def no_looks(request):
-            if "/pos/refund/" in request.url.path:
-                _unreachable(request)
-
-        async def main():
-            async with world.activated() as till:
-                paid = await till.charge(Amount(1245, "EUR"), reference="r", card=TYPED)
-                await till.refund(paid.charge_id, reason="broken")
-                world.network.before = no_looks
-                await going_on(till, 130)
-                before = [payment.state for payment in till.journal.payments()]
-                world.network.before = lambda request: None
-            async with world.terminal() as till:
-                await going_on(till, 10)
-                return before[1], till.journal.payments()[1].state
-
-        assert world.run(main()) == (State.APPROVED, State.FAILED)
-
-
-def test_without_look_ups_nobody_asks_what_became_of_refunds(tmp_path):
-    with World(tmp_path, config=HostConfig(offers_lookup=False)) as world:
-        host = {"offers_lookup": False}
-
-        async def main():
-            async with world.activated(host=host) as till:
-                paid = await charge(till)
-                await till.refund(paid.charge_id, reason="broken")
-                before = till.resolver.next_due()
-            async with world.terminal(host=host) as till:
-                return before, till.resolver.next_due()
-
-        assert world.run(main()) == (None, None)
 
 
 def _unreachable(request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from contextlib import contextmanager
 
@@ -62,6 +63,20 @@ def forgotten(world):
 
 async def control(world, **changes):
     await world.ask("POST", f"/sim/devices/{world.device['device_id']}", changes)
+
+
+async def going_on(till, seconds):
+    """The resolver alone, as ``keep`` calls it, for so long."""
+    loop = asyncio.get_running_loop()
+    until, waits = loop.time() + seconds, []
+    while loop.time() < until:
+        due = till.resolver.next_due()
+        if due is None:
+            return waits
+        waits.append(due)
+        await asyncio.sleep(min(due, until - loop.time()) or 0.001)
+        await till.resolver.round()
+    return waits
 
 
 class Told:
