@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sim.reader.presenting import Presenter, Way
 
 DRIVERS = ("pn532", "gemcore", "acs", "vivopay", "magstripe")
+MAKES = ("magtek", "idtech", "uic")
 
 
 class EmulationFailed(click.ClickException):
@@ -41,6 +42,7 @@ class EmulationFailed(click.ClickException):
 )
 @click.option("--misbehave", "faults", multiple=True, metavar="FAULT", help="What goes wrong, one each time.")
 @click.option("--encrypt", "seal", type=click.Choice(["tdes", "aes"]), help="vivopay: encrypt cards by DUKPT.")
+@click.option("--format", "make", type=click.Choice(MAKES), help="magstripe: whose reader; magtek if left out.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def emulate(
     reader: str,
@@ -53,6 +55,7 @@ def emulate(
     every: float | None,
     faults: tuple[str, ...],
     seal: Literal["tdes", "aes"] | None,
+    make: str | None,
     as_json: bool,
 ) -> None:
     """Be a READER that drivers can be pointed at, with a test card.
@@ -73,6 +76,8 @@ def emulate(
         raise click.UsageError("Say either --pty or --socket.")
     if seal and reader != "vivopay":
         raise click.UsageError("--encrypt is for vivopay.")
+    if make and reader != "magstripe":
+        raise click.UsageError("--format is for magstripe.")
     known = [fault.value for fault in kind.FAULTS]
     if wrong := [fault for fault in faults if fault not in known]:
         raise click.UsageError(f"{reader} does not know {wrong[0]!r} (it knows: {', '.join(known)}).")
@@ -81,7 +86,8 @@ def emulate(
     def say(event: str, plain: str, **facts: str) -> None:
         click.echo(json.dumps({"event": event, **facts}) if as_json else plain)
 
-    started = Emulation(kind, ways, card, faults, say, {"seal": seal} if seal else {})
+    options = {name: value for name, value in (("seal", seal), ("make", make)) if value}
+    started = Emulation(kind, ways, card, faults, say, options)
     at_once = bool(said) and every is None
     log.guard_last_resort()
     try:

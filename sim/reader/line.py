@@ -15,6 +15,7 @@ import termios
 import tty
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
@@ -25,6 +26,10 @@ from sim.faults.line import AnyLineRule, CorruptLine, Double, Drop, Split, Stall
 from sim.seed import corrupted
 
 _SPEEDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name[0] == "B" and name[1:].isdigit()}
+
+
+BACKLOG = 64
+"""Pieces of at most a chunk that an emulator has not read; the oldest go beyond."""
 
 
 class Line(Protocol):
@@ -96,6 +101,9 @@ class PtyLine:
         tty.setraw(self._device)
         fcntl.ioctl(master, termios.TIOCPKT, struct.pack("i", 1))
         self._link = DescriptorLink(master, self.path, lambda: os.close(master))
+        self._coming: deque[bytes] = deque(maxlen=BACKLOG)
+        self._heeded = False  # the driver has dropped its input, and asked nothing since
+        self._turn = asyncio.Lock()
 
     @property
     def address(self) -> str:
@@ -108,11 +116,9 @@ class PtyLine:
         return _SPEEDS.get(termios.tcgetattr(self._device)[5], 0)
 
     async def read(self) -> bytes:
-        """What the driver has sent; see `Line`. Not for the time of `listening`, which reads too."""
-        while True:
-            packet = await self._link.read()
-            if packet[0] == termios.TIOCPKT_DATA and len(packet) > 1:
-                return packet[1:]
+        """What the driver has sent; see `Line`. Somebody else may wait for it to be `listening` meanwhile."""
+        await self._until(lambda: bool(self._coming))
+        return self._coming.popleft()
 
     async def write(self, data: bytes) -> None:
         """Send all of it to whoever has the device open, or will without dropping what was there."""
@@ -121,19 +127,30 @@ class PtyLine:
     async def listening(self) -> None:
         """Wait until a driver begins to listen, which is when it drops what it held unread before.
 
-        `hw.reader` does so when it opens the line and at the start of each wait. What the driver writes in the
-        meantime is dropped: it is for readers that are not spoken to. Raises LineGone when this line is closed.
+        `hw.reader` does so when it opens the line and at the start of each wait. A driver that asks something has
+        dropped it for the answer's sake, which does not count. Raises LineGone when this line is closed.
         """
-        while not (await self._link.read())[0] & termios.TIOCPKT_FLUSHREAD:
-            pass
+        await self._until(lambda: self._heeded)
+        self._heeded = False
+
+    async def _until(self, there: Callable[[], bool]) -> None:
+        """Take what comes until it is there, in turns with whoever waits for something else."""
+        while not there():
+            async with self._turn:
+                if not there():
+                    self._take(await self._link.read())
+
+    def _take(self, packet: bytes) -> None:
+        """One packet, which is either what the driver has written, or what it has done (tty_ioctl(4), TIOCPKT)."""
+        if packet[0] == termios.TIOCPKT_DATA:
+            self._coming.append(packet[1:])
+            self._heeded = False
+        elif packet[0] & termios.TIOCPKT_FLUSHREAD:
+            self._heeded = True
 
     async def close(self) -> None:
         """Pull the plug: the device is gone for the driver."""
         await self._link.close()
-
-
-BACKLOG = 64
-"""Pieces of at most a chunk that a socket's emulator has not read; the oldest go beyond."""
 
 
 class SocketLine:

@@ -44,6 +44,10 @@ AS_SHIPPED: Final[Mapping[int, bytes]] = {
 """Settings of an ID TECH reader as it comes: 9600 8N1, and everything is sent."""
 
 
+SETTABLE: Final = ("idtech",)
+"""Those of `FORMATS` whose readers are set over the line: the driver's ``?setup=`` has the same words."""
+
+
 class Fault(StrEnum):
     """What may go wrong with a swipe."""
 
@@ -116,12 +120,12 @@ class MagstripeEmulator:
         self.commands: list[bytes] = []
 
     async def run(self) -> None:
-        """Take settings until the plug is pulled. What it is sent otherwise, readers do not hear."""
+        """Be there until the plug is pulled: take settings, as ID TECH's does. It hears nothing else."""
         held = b""
         with suppress(LineGone):
             while True:
                 commands, held = setup.cut(held + await self._line.read())
-                for command in commands:
+                for command in commands if self._make in SETTABLE else ():
                     self.commands.append(command)
                     await self._set(*setup.parse(command))
 

@@ -181,13 +181,13 @@ class Magstripe(Presenter):
 
     DRIVER, WAYS, FAULTS = "magstripe", ("swipe",), magstripe.Fault
 
-    def __init__(self, line: PtyLine | SocketLine, ways: tuple[Way, ...]) -> None:
+    def __init__(self, line: PtyLine | SocketLine, ways: tuple[Way, ...], make: str = "magtek") -> None:
         super().__init__(line, ways)
-        self.reader = MagstripeEmulator(line)
+        self.reader = MagstripeEmulator(line, make)
 
     async def run(self) -> None:
         """See Presenter."""
-        await asyncio.get_running_loop().create_future()
+        await self.reader.run()
 
     async def present(self, card: str, way: Way, fault: str | None = None) -> None:
         """See Presenter."""

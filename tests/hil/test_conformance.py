@@ -66,6 +66,14 @@ def test_the_other_modes_of_a_reader_with_a_kernel(
 
 
 @pytest.mark.slow
+def test_a_stripe_reader_that_is_set_passes(tmp_path: Path) -> None:
+    with running("emulate", "magstripe", "--format", "idtech", "--swipe", *AGAIN) as url:
+        done = run_suite(tmp_path, "--reader", f"{url}?setup=idtech", *PATIENT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+
+
+@pytest.mark.slow
 def test_a_card_behind_real_pcsc_passes(tmp_path: Path) -> None:
     async def main() -> None:
         async with served(tmp_path, free_port()) as reader:

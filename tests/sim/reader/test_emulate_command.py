@@ -16,12 +16,16 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from hw.card import ChipCard, SealedCard
-from hw.errors import FramingError, LineError, LineGone, ReaderError
+from hw import magstripe_setup as setup
+from hw.card import ChipCard, SealedCard, StripeCard
+from hw.errors import FramingError, LineError, LineGone, NoAnswer, ReaderError
+from hw.link import open_link
+from hw.magstripe import MagstripeReader
 from hw.reader import Reader, open_reader
 from hw.trace import Tracer
-from sim.cli.emulate import emulate
+from sim.cli.emulate import MAKES, emulate
 from sim.cli.replay import replay
+from sim.reader.magstripe import AS_SHIPPED, FORMATS, SETTABLE
 from tests.hil.emulated import environment, kept
 
 PIPE = asyncio.subprocess.PIPE
@@ -132,6 +136,57 @@ def test_a_reader_that_encrypts() -> None:
     asyncio.run(main())
 
 
+SETUPS = [kind for kind in MagstripeReader.OPTIONS["setup"] if kind != "leave"]
+
+
+def test_every_reader_that_a_driver_can_set_is_emulated() -> None:
+    assert tuple(SETUPS) == SETTABLE
+    assert MAKES == FORMATS
+
+
+@pytest.mark.parametrize("line", ["--pty", "--socket"])
+@pytest.mark.parametrize("kind", SETUPS)
+def test_a_stripe_reader_answers_to_its_settings_and_reads_cards(kind: str, line: str) -> None:
+    async def main() -> None:
+        words = ("magstripe", line, "--format", kind, "--swipe", "--json")
+        async with started("emulate", *words) as process:
+            url = (await says(process))["reader"]
+            async with open_reader(f"{url}?setup={kind}") as reader:
+                for _ in range(2):
+                    card = await reader.wait_for_card(30)
+                    assert isinstance(card, StripeCard)
+                    assert card.masked_pan == "476173******0119"
+                assert reader.statistics.frames_out == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", SETUPS)
+def test_the_settings_of_an_emulated_stripe_reader_are_reviewed_changed_and_reset(kind: str) -> None:
+    async def main() -> None:
+        async with started("emulate", "magstripe", "--format", kind, "--json") as process:
+            link = await open_link((await says(process))["device"])
+            assert await setup.review(link) == AS_SHIPPED
+            await setup.change(link, setup.BEEP, b"0")
+            assert await setup.review(link) == AS_SHIPPED | {setup.BEEP: b"0"}
+            await setup.change(link, setup.DEFAULTS)
+            assert await setup.review(link) == AS_SHIPPED
+            await link.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("make", [make for make in FORMATS if make not in SETTABLE])
+def test_a_stripe_reader_that_is_not_set_so_says_nothing_to_it(make: str) -> None:
+    async def main() -> None:
+        async with started("emulate", "magstripe", "--format", make, "--json") as process:
+            reader = open_reader(f"{(await says(process))['reader']}?setup=idtech")
+            with pytest.raises(NoAnswer, match="no answer to reading within"):
+                await reader.open()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("driver", WORDS)
 def test_the_plug_is_pulled_on_request_and_that_ends_it(driver: str) -> None:
     async def main() -> None:
@@ -156,6 +211,7 @@ def test_the_plug_is_pulled_on_request_and_that_ends_it(driver: str) -> None:
         (("acs", "--insert", "--tap"), "acs has one slot at a time"),
         (("pn532", "--pty", "--socket"), "Say either --pty or --socket"),
         (("pn532", "--tap", "--encrypt", "aes"), "--encrypt is for vivopay"),
+        (("pn532", "--tap", "--format", "uic"), "--format is for magstripe"),
         (("pn532", "--tap", "--misbehave", "explode"), "pn532 does not know 'explode' (it knows: garbage, "),
         (("pn532", "--tap", "--card", "visa-credid"), "There is no card 'visa-credid' (there are: amex, "),
         (("pn532", "--tap", "--card", "visa"), "There is no card 'visa' (there are: amex, "),

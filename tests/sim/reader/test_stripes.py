@@ -121,6 +121,36 @@ def test_a_pty_tells_when_a_driver_begins_to_listen() -> None:
     asyncio.run(main())
 
 
+def test_what_a_driver_asks_is_heard_while_its_listening_is_waited_for() -> None:
+    async def main() -> None:
+        line = PtyLine()
+        link = await open_link(line.path)
+        await line.listening()
+        heard, asked = asyncio.create_task(line.listening()), asyncio.create_task(line.read())
+        await asyncio.sleep(0)
+        await link.write(b"asked")
+        assert await asyncio.wait_for(asked, 10) == b"asked"
+        assert not heard.done()
+        link.discard()
+        await link.write(b"for the answer's sake")
+        await asyncio.wait_for(heard, 10)  # what comes behind it is not known yet
+        assert await line.read() == b"for the answer's sake"
+        link.discard()
+        await link.write(b"and more")
+        assert await line.read() == b"and more"
+        heard = asyncio.create_task(line.listening())
+        asked = asyncio.create_task(line.read())
+        await asyncio.sleep(0)
+        assert not heard.done()
+        await line.close()
+        for waiting in (heard, asked):
+            with pytest.raises(LineGone):
+                await waiting
+        await link.close()
+
+    asyncio.run(main())
+
+
 def test_a_socket_sends_to_everyone_and_outlives_who_leaves() -> None:
     async def main() -> None:
         line = SocketLine()
