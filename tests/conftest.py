@@ -6,12 +6,17 @@ Fifty examples a property by default, which keeps the whole run short; TILL_THOR
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # This process is measured; the hosts and commands that it starts are not, and so run at their own speed.
     os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has put us in the background. The commands that are run here hear Ctrl-C, as they do at a terminal.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("till", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
 settings.register_profile("thorough", deadline=None, max_examples=2000)

@@ -61,11 +61,12 @@ def emulate(
     """Be a READER that drivers can be pointed at, with a test card.
 
     Prints where it is once it is ready. With more than one of --tap, --insert and --swipe, --present-every takes
-    them in turn. Without any of these each ENTER presents the card, and the next takes it away. Ends with Ctrl-C,
-    at the end of the input, or when the plug is pulled (--misbehave unplug).
+    them in turn. Without any of these each ENTER presents the card, and the next takes it away. Ends with Ctrl-C
+    or SIGTERM, at the end of the input, or when the plug is pulled (--misbehave unplug).
     """
     from hw.errors import ReaderError
     from sim.card import CardFileError
+    from sim.cli.ending import run_until_ended
     from sim.reader.presenting import PRESENTERS
     from terminal import log
 
@@ -91,9 +92,7 @@ def emulate(
     at_once = bool(said) and every is None
     log.guard_last_resort()
     try:
-        asyncio.run(started.run(socket=socket, every=every, at_once=at_once))
-    except KeyboardInterrupt:
-        return  # how this command ends
+        run_until_ended(started.run(socket=socket, every=every, at_once=at_once))
     except CardFileError as error:
         raise click.ClickException(str(error)) from None
     except ReaderError as error:

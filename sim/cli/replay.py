@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import AsyncExitStack
 from typing import IO
@@ -32,9 +31,10 @@ def replay(
     """Be the reader whose trace (`till reader trace`) is in FILE: answer what it has answered.
 
     Prints where it is once it is ready. The first command that is not the recorded one ends it with 5, unless
-    --tolerant. Ends with Ctrl-C.
+    --tolerant. Ends with Ctrl-C or SIGTERM.
     """
     from hw.errors import ReaderError
+    from sim.cli.ending import run_until_ended
     from sim.reader.line import PtyLine, SocketLine
     from sim.replay import Replay, load
     from terminal import log
@@ -67,8 +67,6 @@ def replay(
 
     log.guard_last_resort()
     try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        return  # how this command ends
+        run_until_ended(run())
     except ReaderError as error:
         raise ReplayFailed(f"{error}\n{error.advice}".rstrip()) from None

@@ -11,6 +11,7 @@ import click
 
 from hw.errors import ReaderError
 from hw.link import open_link
+from sim.cli.ending import run_until_ended
 from sim.cli.keys import check_keys, presses
 from sim.reader.line import Line, PtyLine
 from sim.reader.magstripe import FORMATS, Fault, MagstripeEmulator
@@ -45,8 +46,8 @@ def swipe(
 ) -> None:
     """Swipe a test card, as a reader would send it.
 
-    With neither --at-once nor --every, each press of ENTER is a swipe. Ends with Ctrl-C, at the end of the
-    input, when the line goes away, or, into a --device with --at-once, after its one swipe.
+    With neither --at-once nor --every, each press of ENTER is a swipe. Ends with Ctrl-C or SIGTERM, at the end
+    of the input, when the line goes away, or, into a --device with --at-once, after its one swipe.
     """
     if pty == (device is not None):
         raise click.UsageError("Say either --pty or --device PATH.")
@@ -83,9 +84,7 @@ def swipe(
 
     log.guard_last_resort()
     try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        return  # how this command ends
+        run_until_ended(run())
     except ReaderError as error:
         raise ReaderFailed(f"{error}\n{error.advice}".rstrip()) from None
 

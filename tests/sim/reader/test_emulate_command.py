@@ -39,8 +39,10 @@ WORDS = {
 
 
 @contextlib.asynccontextmanager
-async def started(name: str, *arguments: str, code: int = 0) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, running; ended by Ctrl-C, and as it should."""
+async def started(
+    name: str, *arguments: str, code: int = 0, by: signal.Signals = signal.SIGTERM
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The command, running; ended ``by`` a signal, and as it should."""
     program = f"from sim.cli.{name} import {name}; {name}()"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", program, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment()
@@ -50,7 +52,7 @@ async def started(name: str, *arguments: str, code: int = 0) -> AsyncIterator[as
             yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(by)
         await process.communicate()
     assert process.returncode == code
 
@@ -185,6 +187,34 @@ def test_a_stripe_reader_that_is_not_set_so_says_nothing_to_it(make: str) -> Non
                 await reader.open()
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("words", [("--tap",), (), ("--tap", "--present-every", "0.1")])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_well(number: signal.Signals, words: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with started("emulate", "pn532", *words, "--json", by=number) as process:
+            assert (await says(process))["event"] == "ready"
+
+    asyncio.run(main())
+
+
+def test_sigterm_ends_it_where_ctrl_c_is_ignored() -> None:
+    """As a shell does that puts it in the background."""
+    ignoring = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    program = f"{ignoring}; from sim.cli.emulate import emulate; emulate()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "pn532", "--tap"], stdout=subprocess.PIPE, env=environment(), text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("/dev/pts/")
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("driver", WORDS)

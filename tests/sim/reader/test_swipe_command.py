@@ -28,14 +28,14 @@ PIPE = asyncio.subprocess.PIPE
 
 @contextlib.asynccontextmanager
 async def swiping(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command, running; ended by Ctrl-C, and well."""
+    """The command, running; ended by SIGTERM, and well."""
     process = await asyncio.create_subprocess_exec(*COMMAND, *arguments, stdin=PIPE, stdout=PIPE)
     try:
         async with asyncio.timeout(30):
             yield process
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
         await process.communicate()
     assert process.returncode == 0
 
