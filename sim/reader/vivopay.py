@@ -36,7 +36,8 @@ from hw.vivopay_tlv import parse as parse_items
 from sim.reader.line import Line, PtyLine, SocketLine
 from sim.reader.stripes import CARDS, Stripe
 from sim.reader.vivopay_faults import Fault, Mouth
-from sim.reader.vivopay_kernel import ChipToRead, Kernel, read, transmit
+from sim.reader.vivopay_held import Card, Held
+from sim.reader.vivopay_kernel import Kernel, read, transmit
 
 FIRMWARE: Final = b"NEO v1.00.000\0"
 MODULE: Final = b"Emulated reader\0"
@@ -45,7 +46,6 @@ _UNKNOWN_COMMAND: Final = 0x02
 _BAD_PARAMETER: Final = 0x05
 _NOT_NOW: Final = 0x0B
 
-Card = Stripe | ChipToRead
 Seal = Literal["tdes", "aes"]
 
 
@@ -58,10 +58,8 @@ class VivopayEmulator:
         self._framer = Framer()
         self._mouth = Mouth(line)
         self._job: asyncio.Task[None] | None = None
-        self._card: tuple[Source, Card] | None = None
-        self._came = asyncio.Event()
+        self._held = Held()
         self._waiting = asyncio.Event()
-        self._tearing = self._crowded = False
         self.poll_mode, self.passing_through = AUTO_POLL, False
         self.settings: dict[int, bytes] = {0x5F2A: b"\x08\x40", BURST: b"\x01"}
         """Tag -> value, as a reader comes out of the box: burst mode on."""
@@ -99,17 +97,15 @@ class VivopayEmulator:
 
     def crowd(self) -> None:
         """A second card comes into the field, until they are removed."""
-        self._crowded = True
+        self._held.crowded = True
 
     def remove(self) -> None:
         """Take the card away, or both."""
-        self._card = None
-        self._crowded = False
-        self._came.clear()
+        self._held.remove()
 
     def tear(self) -> None:
         """Take the card away in the middle of the next exchange with it."""
-        self._tearing = True
+        self._held.tear()
 
     async def waiting(self) -> None:
         """Until somebody waits for a card, or talks to one."""
@@ -120,13 +116,13 @@ class VivopayEmulator:
         self._mouth.faults += [(fault, on)] * times
 
     def _present(self, source: Source, card: Card | str) -> None:
-        self._card = source, CARDS[card] if isinstance(card, str) else card
+        self._held.card = found = source, CARDS[card] if isinstance(card, str) else card
         if self._job is not None or source is Source.CONTACT or not self._polling:
-            self._came.set()
+            self._held.tell()
         elif self._bursting:
             self._later(self._burst())
         else:
-            self._later(self._unasked(*self._card))
+            self._later(self._unasked(*found))
 
     @property
     def _polling(self) -> bool:
@@ -139,7 +135,7 @@ class VivopayEmulator:
     async def _unasked(self, source: Source, card: Card) -> None:
         """A card that comes while it polls by itself: what became of it is there to be asked for."""
         await self._read(source, card)
-        self._came.set()
+        self._held.tell()
 
     async def run(self) -> None:
         """Answer until the plug is pulled."""
@@ -180,17 +176,6 @@ class VivopayEmulator:
         self._job = asyncio.create_task(guarded())
         self._job.add_done_callback(lambda _: work.close())  # it may be called off before it begins
         self._waiting.set()
-
-    async def _next(self, *sources: Source) -> tuple[Source, Card]:
-        """The card that is there in one of these ways, or comes."""
-        while True:
-            if self._card is not None and self._card[0] in sources:
-                found = self._card
-                if found[0] is Source.STRIPE:
-                    self.remove()
-                return found
-            self._came.clear()
-            await self._came.wait()
 
     async def _unknown(self, message: Message) -> None:
         await self._say(message, _UNKNOWN_COMMAND)
@@ -257,7 +242,7 @@ class VivopayEmulator:
     async def _activated(self, message: Message) -> None:
         try:
             async with asyncio.timeout(message.data[0]):
-                source, card = await self._next(*Source)
+                source, card = await self._held.next(*Source)
         except TimeoutError:
             await self._say(message, TIMEOUT)
             return
@@ -266,9 +251,9 @@ class VivopayEmulator:
         await self._say(message, ONLINE if status == OK and source is not Source.STRIPE else status, data)
 
     async def _read(self, source: Source, card: Card) -> tuple[int, bytes]:
-        if self._torn():
+        if self._held.torn():
             return FAILED, self.kernel.failure(source, 0x24)
-        if self._crowded and source in (Source.CONTACTLESS, Source.MSD):
+        if self._held.is_crowded(source):
             return FAILED, self.kernel.failure(source, 0x21)
         try:
             self.last_result = await self.kernel.result(source, card)
@@ -277,12 +262,6 @@ class VivopayEmulator:
         except CardError:
             return FAILED, self.kernel.failure(source, 0x27)
         return OK, self.last_result
-
-    def _torn(self) -> bool:
-        torn, self._tearing = self._tearing, False
-        if torn:
-            self.remove()
-        return torn
 
     async def _contact(self, message: Message) -> None:
         if message.code not in (0x10, 0x11, 0x12):
@@ -301,13 +280,13 @@ class VivopayEmulator:
             fallback = (Source.STRIPE,) if message.data[0] else ()
             try:
                 async with asyncio.timeout(int.from_bytes(message.data[1:3], "big")):
-                    source, card = await self._next(Source.CONTACT, *fallback)
+                    source, card = await self._held.next(Source.CONTACT, *fallback)
             except TimeoutError:
                 await self._say(message, TIMEOUT)
                 return
             status, data = await self._read(source, card)
             await self._say(message, status, b"\0\0" + data[1:])
-        elif self._card is None or self._torn():
+        elif self._held.card is None or self._held.torn():
             await self._say(message, FAILED)
         else:
             await self._say(message, OK, b"\0\4" if message.code == 0x11 else b"\0\0")
@@ -321,7 +300,7 @@ class VivopayEmulator:
         elif message.code == 0x02 and len(message.data) == 2:
             self._later(self._poll_card(message))
         elif message.code == 0x12:
-            atr = getattr(self._card[1], "atr", b"") if self._card and self._card[0] is Source.CONTACT else b""
+            atr = getattr(self._held.there(Source.CONTACT), "atr", b"")
             await self._say(message, OK if atr else FAILED, atr)
         elif message.code == 0x13 and message.data:
             self._later(self._exchange(message))
@@ -333,11 +312,11 @@ class VivopayEmulator:
     async def _poll_card(self, message: Message) -> None:
         try:
             async with asyncio.timeout(message.data[0] + message.data[1] / 100):
-                _, card = await self._next(Source.CONTACTLESS)
+                _, card = await self._held.next(Source.CONTACTLESS)
         except TimeoutError:
             await self._say(message, TIMEOUT)
             return
-        if self._crowded:
+        if self._held.crowded:
             await self._say(message, FAILED)
             return
         speaks = not isinstance(card, Stripe)
@@ -345,11 +324,12 @@ class VivopayEmulator:
 
     async def _exchange(self, message: Message) -> None:
         wanted = Source.CONTACT if message.data[0] == CONTACT else Source.CONTACTLESS
-        if self._card is None or self._card[0] is not wanted or isinstance(self._card[1], Stripe) or self._torn():
+        card = self._held.there(wanted)
+        if card is None or isinstance(card, Stripe) or self._held.torn():
             await self._say(message, FAILED)
             return
         try:
-            answer = await transmit(self._card[1], message.data[1:])
+            answer = await transmit(card, message.data[1:])
         except CardGone:
             await self._say(message, FAILED)
             return
@@ -357,10 +337,10 @@ class VivopayEmulator:
 
     async def _burst(self) -> None:
         """A card in burst mode is told at once: a light, then its tracks. A chip stays in the field."""
-        assert self._card is not None
-        source, card = self._card
+        assert self._held.card is not None
+        source, card = self._held.card
         if isinstance(card, Stripe):
-            self._card = None
+            self._held.card = None
         try:
             got = await read(card, source)
         except CardError:  # nothing is said of a card that does not read
