@@ -23,6 +23,7 @@ from terminal import journal_swap
 from terminal.clock import Random, rfc3339, system_random
 from terminal.disk import REAL, Disk
 from terminal.errors import JournalDamaged, JournalError, JournalUnwritable
+from terminal.journal_ahead import Ahead
 from terminal.journal_chain import (
     Care,
     Known,
@@ -140,7 +141,7 @@ class Journal(JournalReading):
         with translated(path):
             db = sqlite3.connect(looked_at(path), uri=True, isolation_level=None)
             with closed_on_error(db):
-                journal = cls(Store(path, db, None), checked_id(path, db, None))
+                journal = cls(Store(path, db), checked_id(path, db, None))
                 journal._store.fresh()
         return journal
 
@@ -149,7 +150,7 @@ class Journal(JournalReading):
         cls, path: Path, db: sqlite3.Connection, journal_id: str, disk: Disk, random: Random, at_least: int = 0
     ) -> Journal:
         slots = Slots(keys_path(path), disk, random)
-        store = Store(path, db, slots)
+        store = Store(path, db, slots, Ahead(path, disk))
         store.fresh()
         if store.tables.seq < at_least:
             raise JournalDamaged(
@@ -160,6 +161,7 @@ class Journal(JournalReading):
         with store.damage:
             slots.open({known.mark.slot for known in store.open_payments() if known.mark})
             store.wake()
+        store.stay_ahead()
         return cls(store, journal_id)
 
     def close(self) -> None:
@@ -227,11 +229,12 @@ class Journal(JournalReading):
             self._store.db.execute("UPDATE journal SET refunds_seen = ?", (rfc3339(until),))
 
     def tidy(self, *, whole: bool = False) -> None:
-        """What belongs between payments: the checkpoint of the tables, new keys, and SQLite's WAL written back.
+        """What belongs between payments: the tables' checkpoint, new keys, SQLite's WAL written back and ahead.
 
         Does nothing for as long as there is little to do, unless ``whole``.
         """
         self._store.tidy(least=0 if whole else TIDY)
+        self._store.stay_ahead()
 
     # -- care -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import msgspec
 from terminal import side_store
 from terminal.clock import rfc3339
 from terminal.errors import JournalDamaged, JournalUnwritable, TillError
+from terminal.journal_ahead import Ahead
 from terminal.journal_chain import Broken, Care, Known, Mark, Record, SealedRequest, encoded, link
 from terminal.journal_check import Unsound
 from terminal.journal_file import RESTORE, code_of, translated
@@ -58,10 +59,12 @@ class Damage:
 
 
 class Store:
-    """``slots`` is None where the journal is only read."""
+    """``slots`` and ``ahead`` are None where the journal is only read."""
 
-    def __init__(self, path: Path, db: sqlite3.Connection, slots: Slots | None) -> None:
-        self.path, self.db, self.slots = path, db, slots
+    def __init__(
+        self, path: Path, db: sqlite3.Connection, slots: Slots | None = None, ahead: Ahead | None = None
+    ) -> None:
+        self.path, self.db, self.slots, self.ahead = path, db, slots, ahead
         self.tables = Tables(db)
         self.damage = Damage(path)
         self._acknowledged: list[str] = []
@@ -226,6 +229,19 @@ class Store:
         """A commit of little: for a new WAL's head SQLite synchronises twice, and no charge is to wait for it."""
         with self.changing():
             self.db.execute("UPDATE journal SET woken = woken + 1")
+
+    def stay_ahead(self) -> None:
+        """Have the next commits overwrite bytes of the WAL. Where the disk has no room, they say so themselves."""
+        if self.ahead is None or self._refused or not self.ahead.is_used():
+            return
+        with self.damage:
+            with contextlib.suppress(OSError):
+                self.ahead.write()
+            try:
+                self.ahead.sync()
+            except OSError as error:
+                self._distrust(SyncFailed(error.errno, error.strerror))
+                raise
 
     def _settle(self, slots: Slots) -> None:
         try:

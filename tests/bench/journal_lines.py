@@ -95,13 +95,14 @@ def committing(rounds: int = 401) -> Iterator[Figure]:
             bare.execute("INSERT INTO bare (bytes) VALUES (?)", (next(rows),))
             bare.execute("COMMIT")
 
-        yield alternate({"ours": lambda: next(ours), "theirs": theirs}, rounds=rounds, clock=_wall).figure(
+        sides = {"ours": lambda: next(ours), "theirs": theirs}
+        yield alternate(sides, rounds=rounds, clock=_wall, between=journal.tidy).figure(
             "journal_commit",
             "ours",
             "theirs",
             bound=1.3,
             about=f"a commit of the journal / a bare SQLite commit of the same bytes ({sizes[0]} for the intent, "
-            f"{sizes[1]} for the outcome), same settings, on the wall",
+            f"{sizes[1]} for the outcome), same settings, on the wall; what is done between payments is in neither",
         )
 
 

@@ -82,22 +82,36 @@ class Samples:
 
 
 def alternate(
-    sides: Mapping[str, Work], *, operations: int = 1, rounds: int = ROUNDS, clock: Clock = time.process_time
+    sides: Mapping[str, Work],
+    *,
+    operations: int = 1,
+    rounds: int = ROUNDS,
+    clock: Clock = time.process_time,
+    between: Work = lambda: None,
 ) -> Samples:
     """Run a batch of each side in turn, ``rounds`` times over; each call of a side makes ``operations``.
 
     The order turns round with each round, so that none always runs in another's wake. ``clock`` is the CPU time of
     this process where the work is here, and the time on the wall where other processes or the disk do it.
+    ``between`` is done before each round, and no part of it.
+    Garbage is collected before each batch, so that none pays for another's; what was there before the rounds is
+    left out of that, or going through it would empty the processor's caches for batches of less than a millisecond.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for work in sides.values():  # the first batch fills caches and counts for nobody
         work()
-    for n in range(rounds):
-        for name, work in sides.items() if n % 2 == 0 else reversed(list(sides.items())):
-            gc.collect()
-            start = clock()
-            work()
-            seconds[name].append((clock() - start) / operations)
+    gc.collect()
+    gc.freeze()
+    try:
+        for n in range(rounds):
+            between()
+            for name, work in sides.items() if n % 2 == 0 else reversed(list(sides.items())):
+                gc.collect()
+                start = clock()
+                work()
+                seconds[name].append((clock() - start) / operations)
+    finally:
+        gc.unfreeze()
     return Samples(seconds)
 
 

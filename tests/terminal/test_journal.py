@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sim.wal import Database
 from terminal.errors import (
     IllegalEvent,
     JournalDamaged,
@@ -209,6 +210,15 @@ def test_a_reader_sees_the_payments_while_the_terminal_writes(journal, path):
 
 
 # -- bad files ------------------------------------------------------------------------------------------------
+
+
+def wal_end(path):
+    """Where the last frame in the journal's WAL ends, by SQLite's own index of it; zeros may follow."""
+    index = Database(path)
+    try:
+        return index.reach().end
+    finally:
+        index.close()
 
 
 def copied(path, folder):

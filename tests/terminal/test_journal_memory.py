@@ -19,7 +19,7 @@ from terminal.journal import Care, Journal, SealedRequest
 from terminal.journal_care import set_aside
 from terminal.payment import OPEN, PAYMENT, SENT_FROM_HERE, Happened, Kind, State
 from terminal.totals import Bucket, Total
-from tests.terminal.test_journal import NOON, REQUEST, approve, charge, copied, related
+from tests.terminal.test_journal import NOON, REQUEST, approve, charge, copied, related, wal_end
 
 DAY = timedelta(days=1)
 
@@ -142,9 +142,9 @@ def test_outcomes_are_given_again_until_they_are_acknowledged(journal, path):
 
 def test_an_acknowledgement_makes_no_record_and_a_power_cut_only_repeats_the_outcome(journal, path, tmp_path):
     paid = approve(journal, journal.begin(charge(1), REQUEST))
-    before = path.with_name("journal.db-wal").stat().st_size
+    before = wal_end(path)
     journal.acknowledge([paid.id])
-    assert path.with_name("journal.db-wal").stat().st_size == before
+    assert wal_end(path) == before
     with closing(Journal.open(copied(path, tmp_path))) as cut:
         assert cut.outcomes() == [paid]
 
