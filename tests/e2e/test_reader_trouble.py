@@ -63,6 +63,14 @@ class Heard(list):
             await self._came.wait()
 
 
+async def waiting(till, heard, seconds):
+    """A charge whose card has been waited for so long."""
+    charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
+    await heard.until(CardWanted)
+    await asyncio.sleep(seconds)
+    return charge
+
+
 async def unharmed(till, reader):
     """Nothing of a payment is there; the reader is plugged in again, and the same reference is paid by its card."""
     assert till.journal.payments() == []
@@ -87,9 +95,7 @@ def requests(world):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_charge(world, kind):
     async def scenario(till, reader, heard):
-        charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
-        await heard.until(CardWanted)
-        await asyncio.sleep(2)
+        charge = await waiting(till, heard, 2)
         await reader.present()
         payment = await charge
         assert payment.state is State.APPROVED
@@ -106,9 +112,7 @@ def test_a_charge(world, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_plug_is_pulled_while_a_card_is_waited_for(world, kind):
     async def scenario(till, reader, heard):
-        charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
-        await heard.until(CardWanted)
-        await asyncio.sleep(5)
+        charge = await waiting(till, heard, 5)
         await reader.unplug()
         with pytest.raises(LineGone, match="gone") as caught:
             await charge
@@ -132,9 +136,7 @@ def test_the_plug_is_pulled_in_an_exchange_with_the_card_and_between_two(world, 
         def pull():
             reader.line.cut = cut
 
-        charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
-        await heard.until(CardWanted)
-        await asyncio.sleep(1)
+        charge = await waiting(till, heard, 1)
         await reader.present(Counted(reader.kind.card(), at, pull))
         if (
             at == 4 and cut == "after" and reader.kind.url.startswith(("pn532", "vivopay"))
@@ -169,9 +171,7 @@ def test_the_plug_is_pulled_while_the_reader_reads_the_card_itself(world, kind, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_card_is_torn_away_and_the_next_one_counts(world, kind):
     async def scenario(till, reader, heard):
-        charge = asyncio.create_task(till.charge(SALE, reference="order-17"))
-        await heard.until(CardWanted)
-        await asyncio.sleep(1)
+        charge = await waiting(till, heard, 1)
         await reader.present_torn()
         await heard.until(CardRefused)
         assert not charge.done()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,6 +12,9 @@ import pytest
 from hw.card import ChipCard
 from hw.pcsc import PcscReader
 from hw.reader import ReaderEvent, open_reader
+from tests.hw.contact import T1
+
+READER = "ACS ACR39U ICC Reader 00 00"
 
 NO_SERVICE, NO_READERS, UNKNOWN_READER = 0x8010001D, 0x8010002E, 0x80100009
 SHARING_VIOLATION, REMOVED, NO_CARD, CANCELLED, TIMEOUT = 0x8010000B, 0x80100069, 0x8010000C, 0x80100002, 0x8010000A
@@ -208,3 +211,18 @@ async def taken(reader: PcscReader, timeout: float | None = 20) -> ChipCard:
     card = await reader.wait_for_card(timeout)
     assert isinstance(card, ChipCard)
     return card
+
+
+@asynccontextmanager
+async def plugged_in(url: str = "pcsc://") -> AsyncIterator[tuple[Scards, PcscReader, list[type[ReaderEvent]]]]:
+    """`READER` at a service of its own, and its driver, open, with what that tells; nothing is left of it."""
+    with scards(READER) as service:
+        reader, events = opened(url)
+        async with reader:
+            yield service, reader, events
+
+
+async def inserted(service: Scards, reader: PcscReader, atr: bytes = T1) -> ChipCard:
+    """A card goes into `READER`, and is taken."""
+    service.insert(READER, atr)
+    return await taken(reader)

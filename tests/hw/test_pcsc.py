@@ -27,9 +27,18 @@ from hw.reader import CardInserted, CardRemoved, open_reader, parse_address
 from hw.trace import Tracer
 from tests.hw.contact import T0, T1
 from tests.hw.peers import until
-from tests.hw.scards import NOT_TRANSACTED, SHARING_VIOLATION, Scards, opened, scards, taken
+from tests.hw.scards import (
+    NOT_TRANSACTED,
+    READER,
+    SHARING_VIOLATION,
+    Scards,
+    inserted,
+    opened,
+    plugged_in,
+    scards,
+    taken,
+)
 
-READER = "ACS ACR39U ICC Reader 00 00"
 CONTACTLESS = bytes.fromhex("3B8580018073C821105D")
 MEMORY = bytes.fromhex("3B8F8001804F0CA000000306030001000000006A")
 RECORD = Command(0x00, 0xB2, 1, 0x0C, le=256)
@@ -192,40 +201,34 @@ def test_a_card_that_was_handed_over_counts_again_only_after_it_was_taken_out() 
 
 def test_a_tap_is_known_by_its_answer_to_reset_and_asked_for_its_uid() -> None:
     async def main() -> None:
-        with scards(READER) as service:
-            reader, _ = opened()
-            async with reader:
-                service.insert(READER, CONTACTLESS, lambda apdu: bytes.fromhex("08010203 9000"))
-                card = await taken(reader)
-                assert (card.entry_mode, card.uid) == (EntryMode.CONTACTLESS, bytes.fromhex("08010203"))
-                service.insert(READER, CONTACTLESS, lambda apdu: b"\x6a\x81")
-                assert (await taken(reader)).uid == b""
-                service.insert(READER, MEMORY)
-                with pytest.raises(CardError, match="no payment card"):
-                    await taken(reader)
-                assert not service.slots[READER].held
+        async with plugged_in() as (service, reader, _):
+            service.insert(READER, CONTACTLESS, lambda apdu: bytes.fromhex("08010203 9000"))
+            card = await taken(reader)
+            assert (card.entry_mode, card.uid) == (EntryMode.CONTACTLESS, bytes.fromhex("08010203"))
+            service.insert(READER, CONTACTLESS, lambda apdu: b"\x6a\x81")
+            assert (await taken(reader)).uid == b""
+            service.insert(READER, MEMORY)
+            with pytest.raises(CardError, match="no payment card"):
+                await taken(reader)
+            assert not service.slots[READER].held
 
     asyncio.run(main())
 
 
 def test_a_card_that_is_pulled_is_gone_and_one_that_is_mute_is_said_to_be() -> None:
     async def main() -> None:
-        with scards(READER) as service:
-            reader, events = opened()
-            async with reader:
-                service.insert(READER, T1)
-                card = await taken(reader)
-                service.remove(READER)
-                for _ in range(2):
-                    with pytest.raises(CardGone):
-                        await card.transmit(RECORD)
-                assert events == [CardInserted, CardRemoved]
-                service.insert(READER, T1, mute=True)
-                with pytest.raises(CardError, match="does not answer"):
-                    await taken(reader)
-                service.remove(READER)
-                service.insert(READER, T1)
-                assert (await taken(reader)).answer == T1
+        async with plugged_in() as (service, reader, events):
+            card = await inserted(service, reader)
+            service.remove(READER)
+            for _ in range(2):
+                with pytest.raises(CardGone):
+                    await card.transmit(RECORD)
+            assert events == [CardInserted, CardRemoved]
+            service.insert(READER, T1, mute=True)
+            with pytest.raises(CardError, match="does not answer"):
+                await taken(reader)
+            service.remove(READER)
+            assert (await inserted(service, reader)).answer == T1
 
     asyncio.run(main())
 
@@ -234,28 +237,24 @@ def test_a_command_that_fails_is_the_cards_fault_unless_it_is_pulled_soon_after(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def main() -> None:
-        with scards(READER) as service:
-            reader, _ = opened()
-            async with reader:
-                service.insert(READER, T1)
-                card = await taken(reader)
-                monkeypatch.setattr("hw.pcsc.NOTICES", 20.0)
-                service.slots[READER].transmitting = NOT_TRANSACTED
-                asking = asyncio.create_task(card.transmit(RECORD))
-                await until(service.waiting)
-                service.remove(READER)
-                with pytest.raises(CardGone, match="taken away"):
-                    await asking
-                service.insert(READER, T1)
-                card = await taken(reader)
-                monkeypatch.setattr("hw.pcsc.NOTICES", 0.01)
-                with pytest.raises(CardError, match="did not take the command") as failed:
-                    await card.transmit(RECORD)
-                assert not isinstance(failed.value, CardGone)
-                service.slots[READER].transmitting = 0
-                service.slots[READER].says = lambda _: b""
-                with pytest.raises(CardError, match="0 bytes, which are no response"):
-                    await card.transmit(RECORD)
+        async with plugged_in() as (service, reader, _):
+            card = await inserted(service, reader)
+            monkeypatch.setattr("hw.pcsc.NOTICES", 20.0)
+            service.slots[READER].transmitting = NOT_TRANSACTED
+            asking = asyncio.create_task(card.transmit(RECORD))
+            await until(service.waiting)
+            service.remove(READER)
+            with pytest.raises(CardGone, match="taken away"):
+                await asking
+            card = await inserted(service, reader)
+            monkeypatch.setattr("hw.pcsc.NOTICES", 0.01)
+            with pytest.raises(CardError, match="did not take the command") as failed:
+                await card.transmit(RECORD)
+            assert not isinstance(failed.value, CardGone)
+            service.slots[READER].transmitting = 0
+            service.slots[READER].says = lambda _: b""
+            with pytest.raises(CardError, match="0 bytes, which are no response"):
+                await card.transmit(RECORD)
 
     asyncio.run(main())
 
@@ -288,8 +287,7 @@ def test_a_card_that_cannot_be_powered_is_a_typed_error_and_the_next_one_is_take
                     await taken(reader)
                 service.slots[READER].connecting = 0
                 service.remove(READER)
-                service.insert(READER, T1)
-                assert (await taken(reader)).answer == T1
+                assert (await inserted(service, reader)).answer == T1
 
     asyncio.run(main())
 

@@ -81,49 +81,59 @@ async def taken(reader: PcscReader) -> ChipCard:
     return card
 
 
+@asynccontextmanager
+async def plugged_in(directory: Path) -> AsyncIterator[tuple[VpcdReader, PcscReader, list[type[ReaderEvent]]]]:
+    """The virtual reader at a service of its own, and its driver, open, with what that tells."""
+    async with served(directory, free_port()) as emulated:
+        reader, events = named()
+        async with reader:
+            yield emulated, reader, events
+
+
+async def inserted(emulated: VpcdReader, reader: PcscReader) -> ChipCard:
+    """A card goes in, and is taken."""
+    await emulated.insert(Chip(T1))
+    return await taken(reader)
+
+
 def test_cards_of_t0_and_t1_and_without_contacts_through_the_real_service(tmp_path: Path) -> None:
     async def main() -> None:
-        async with served(tmp_path, free_port()) as emulated:
-            reader, events = named()
-            async with reader:
-                assert reader.reader_name == f"{NAME} 00 00"
-                for atr in (T0, T1):
-                    wait = asyncio.create_task(taken(reader))
-                    chip = Chip(atr)
-                    await emulated.insert(chip)
-                    card = await wait
-                    assert (card.entry_mode, card.answer) == (EntryMode.CHIP, atr)
-                    assert (await card.transmit(SELECT)).data == FCI
-                    assert (await card.transmit(Command(0x00, 0xB2, 1, 0x0C, le=256))).data == LONG
-                    assert (await card.transmit(Command(0x00, 0xB2, 2, 0x0C, le=256))).sw == 0x6A83
-                    await card.release()
-                    await emulated.remove()
-                plastic = Plastic()
-                await emulated.tap(plastic)
-                card = await taken(reader)
-                assert (card.entry_mode, card.uid) == (EntryMode.CONTACTLESS, plastic.uid)
-                assert card.answer.hex() == "3b80800101"
-                assert (await card.transmit(Command.decode(PPSE))).data == PPSE_FCI[:-2]
-            assert emulated.heard[0][-1:] == b"1"  # T=0: no Le behind the data
-            assert events == [CardInserted, CardRemoved] * 2 + [CardInserted]
+        async with plugged_in(tmp_path) as (emulated, reader, events):
+            assert reader.reader_name == f"{NAME} 00 00"
+            for atr in (T0, T1):
+                wait = asyncio.create_task(taken(reader))
+                chip = Chip(atr)
+                await emulated.insert(chip)
+                card = await wait
+                assert (card.entry_mode, card.answer) == (EntryMode.CHIP, atr)
+                assert (await card.transmit(SELECT)).data == FCI
+                assert (await card.transmit(Command(0x00, 0xB2, 1, 0x0C, le=256))).data == LONG
+                assert (await card.transmit(Command(0x00, 0xB2, 2, 0x0C, le=256))).sw == 0x6A83
+                await card.release()
+                await emulated.remove()
+            plastic = Plastic()
+            await emulated.tap(plastic)
+            card = await taken(reader)
+            assert (card.entry_mode, card.uid) == (EntryMode.CONTACTLESS, plastic.uid)
+            assert card.answer.hex() == "3b80800101"
+            assert (await card.transmit(Command.decode(PPSE))).data == PPSE_FCI[:-2]
+        assert emulated.heard[0][-1:] == b"1"  # T=0: no Le behind the data
+        assert events == [CardInserted, CardRemoved] * 2 + [CardInserted]
 
     asyncio.run(main())
 
 
 def test_a_card_that_is_pulled_in_the_middle_of_a_command_is_gone_and_the_next_is_taken(tmp_path: Path) -> None:
     async def main() -> None:
-        async with served(tmp_path, free_port()) as emulated:
-            reader, _ = named()
-            async with reader:
-                await emulated.insert(Chip(T1))
-                card = await taken(reader)
-                emulated.tear()
-                for _ in range(2):
-                    with pytest.raises(CardGone):
-                        await card.transmit(SELECT)
-                wait = asyncio.create_task(taken(reader))
-                await emulated.insert(Chip(T1))
-                assert (await (await wait).transmit(SELECT)).data == FCI
+        async with plugged_in(tmp_path) as (emulated, reader, _):
+            card = await inserted(emulated, reader)
+            emulated.tear()
+            for _ in range(2):
+                with pytest.raises(CardGone):
+                    await card.transmit(SELECT)
+            wait = asyncio.create_task(taken(reader))
+            await emulated.insert(Chip(T1))
+            assert (await (await wait).transmit(SELECT)).data == FCI
 
     asyncio.run(main())
 
@@ -140,8 +150,7 @@ def test_a_wait_is_called_off_and_a_card_in_use_is_busy(tmp_path: Path) -> None:
                     wait.cancel()
                     await asyncio.wait((wait,))
                     assert wait.cancelled()
-                await emulated.insert(Chip(T1))
-                card = await taken(reader)
+                card = await inserted(emulated, reader)
                 with pytest.raises(LineError, match="another program holds the card"):
                     await taken(other)
                 await card.release()
@@ -166,8 +175,7 @@ def test_a_service_that_dies_is_a_reader_gone_and_comes_back_with_it(tmp_path: P
             with pytest.raises(LineError, match="not running"):
                 await taken(reader)
             async with served(tmp_path / "second", port) as emulated:
-                await emulated.insert(Chip(T1))
-                card = await taken(reader)
+                card = await inserted(emulated, reader)
                 assert (await card.transmit(SELECT)).data == FCI
                 assert events == [ReaderGone, ReaderBack, CardInserted]
                 await reader.close()
@@ -181,8 +189,7 @@ def test_the_service_stops_between_two_commands(tmp_path: Path) -> None:
     async def main() -> None:
         reader, events = named()
         async with served(tmp_path, free_port()) as emulated:
-            await emulated.insert(Chip(T1))
-            card = await taken(reader)
+            card = await inserted(emulated, reader)
         with pytest.raises(LineGone):
             await card.transmit(SELECT)
         assert events == [CardInserted, ReaderGone]
@@ -193,18 +200,15 @@ def test_the_service_stops_between_two_commands(tmp_path: Path) -> None:
 
 def test_a_command_that_is_called_off_holds_up_nobody(tmp_path: Path) -> None:
     async def main() -> None:
-        async with served(tmp_path, free_port()) as emulated:
-            reader, _ = named()
-            async with reader:
-                await emulated.insert(Chip(T1))
-                card = await taken(reader)
-                emulated.silence()
-                asking = asyncio.create_task(card.transmit(SELECT))
-                await until(lambda: emulated.heard)
-                asking.cancel()
-                await asyncio.wait((asking,))
-                assert asking.cancelled()
-                emulated.speak()
-                assert (await card.transmit(SELECT)).data == FCI
+        async with plugged_in(tmp_path) as (emulated, reader, _):
+            card = await inserted(emulated, reader)
+            emulated.silence()
+            asking = asyncio.create_task(card.transmit(SELECT))
+            await until(lambda: emulated.heard)
+            asking.cancel()
+            await asyncio.wait((asking,))
+            assert asking.cancelled()
+            emulated.speak()
+            assert (await card.transmit(SELECT)).data == FCI
 
     asyncio.run(main())
