@@ -161,7 +161,7 @@ class Journal(JournalReading):
         with store.damage:
             slots.open({known.mark.slot for known in store.open_payments() if known.mark})
             store.wake()
-        store.stay_ahead()
+        store.prepare()
         return cls(store, journal_id)
 
     def close(self) -> None:
@@ -234,7 +234,7 @@ class Journal(JournalReading):
         Does nothing for as long as there is little to do, unless ``whole``.
         """
         self._store.tidy(least=0 if whole else TIDY)
-        self._store.stay_ahead()
+        self._store.prepare()
 
     # -- care -----------------------------------------------------------------------------------------------
 

@@ -230,9 +230,13 @@ class Store:
         with self.changing():
             self.db.execute("UPDATE journal SET woken = woken + 1")
 
-    def stay_ahead(self) -> None:
-        """Have the next commits overwrite bytes of the WAL. Where the disk has no room, they say so themselves."""
-        if self.ahead is None or self._refused or not self.ahead.is_used():
+    def prepare(self) -> None:
+        """Have what the next commits need: a key, and bytes of the WAL to overwrite. Where the disk has no room for
+        those, the commits say so themselves."""
+        if self.slots is None or self.ahead is None or self._refused:
+            return
+        self.slots.prepare()
+        if not self.ahead.is_used():
             return
         with self.damage:
             with contextlib.suppress(OSError):

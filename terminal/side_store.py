@@ -12,7 +12,8 @@ program.)
 from __future__ import annotations
 
 import hashlib
-import zlib
+import re
+from binascii import hexlify, unhexlify
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,12 +29,11 @@ SLOT: Final = 32
 """Bytes of a key."""
 SLOTS: Final = 128
 """Keys in a new file, and by how many it grows when open payments use most of them."""
-MAX_BODY: Final = 1024 * 1024
-"""Bytes of one request."""
 _BLOCK: Final = 256
 """Sealed bytes come in multiples of this, so that SQLite can overwrite those of an earlier request in place."""
-_WINDOW: Final = -11  # raw DEFLATE with little memory: envelopes are hex digits, in which nothing repeats
+_HEX: Final = re.compile(rb"(?:[0-9A-F]{2}){16,}")
 _NONCE: Final = bytes(12)  # a key seals once
+_TAG: Final = 16
 
 
 class SyncFailed(OSError):
@@ -49,6 +49,7 @@ class Slots:
         self._ready: list[int] = []
         self._spent: list[int] = []
         self._exposed: list[int] = []
+        self._made: tuple[int, AESGCM] | None = None
 
     @property
     def ready(self) -> int:
@@ -68,12 +69,18 @@ class Slots:
         self._exposed = [slot for slot in range(count) if slot not in used]
         self.settle()
 
-    def take(self) -> tuple[int, bytes]:
+    def take(self) -> tuple[int, AESGCM]:
         """A slot and its key, durable and never used before; it is not given again until it is destroyed."""
         if not self._ready:
             self.settle()
-        slot = self._ready.pop()
-        return slot, self.key(slot)
+        slot, made, self._made = self._ready.pop(), self._made, None
+        return slot, made[1] if made is not None and made[0] == slot else _cipher(self.key(slot))
+
+    def prepare(self) -> None:
+        """Have the cipher of the next key made; call it between payments."""
+        if self._made is None and self._ready:
+            slot = self._ready[-1]
+            self._made = slot, _cipher(self.key(slot))
 
     def key(self, slot: int) -> bytes:
         """The key in a slot; short or empty where there is none."""
@@ -120,13 +127,11 @@ class Slots:
         self._exposed = []
 
 
-def sealed(key: bytes, payment_id: str, request: SealedRequest) -> bytes:
-    """A request as the side store keeps it: packed (DEFLATE), filled up, sealed for that payment."""
-    name = request.key_set_id.encode()
-    packing = zlib.compressobj(1, zlib.DEFLATED, _WINDOW, 4, zlib.Z_HUFFMAN_ONLY)
-    packed = packing.compress(request.body) + packing.flush()
-    plain = len(name).to_bytes(2, "big") + name + len(packed).to_bytes(4, "big") + packed
-    return _cipher(key).encrypt(_NONCE, plain + bytes(-(len(plain) + 16) % _BLOCK), payment_id.encode())
+def sealed(key: AESGCM, payment_id: str, request: SealedRequest) -> bytes:
+    """A request as the side store keeps it: packed, filled up, sealed for that payment."""
+    plain = _joined([request.key_set_id.encode(), *_packed(request.body)])
+    filled = len(plain).to_bytes(4, "big") + plain
+    return key.encrypt(_NONCE, filled + bytes(-(len(filled) + _TAG) % _BLOCK), payment_id.encode())
 
 
 def opened(key: bytes, payment_id: str, mark: Mark, kept: bytes) -> SealedRequest | None:
@@ -136,15 +141,36 @@ def opened(key: bytes, payment_id: str, mark: Mark, kept: bytes) -> SealedReques
     if len(key) != SLOT:
         return None
     try:
-        plain = _cipher(key).decrypt(_NONCE, kept, payment_id.encode())
+        filled = _cipher(key).decrypt(_NONCE, kept, payment_id.encode())
     except InvalidTag:
         return None
-    name_end = 2 + int.from_bytes(plain[:2], "big")
-    packed_end = name_end + 4 + int.from_bytes(plain[name_end : name_end + 4], "big")
-    body = zlib.decompressobj(_WINDOW).decompress(plain[name_end + 4 : packed_end], MAX_BODY)
+    name, *packed = _parted(filled[4 : 4 + int.from_bytes(filled[:4], "big")])
+    body = b"".join(hexlify(part).upper() if at % 2 else part for at, part in enumerate(packed))
     if digest(body) != mark.sha256:
         return None
-    return SealedRequest(plain[2:name_end].decode(), body)
+    return SealedRequest(name.decode(), body)
+
+
+def _packed(body: bytes) -> list[bytes]:
+    """Text and bytes in turn: envelopes are little but hex digits, which stand for half as many bytes."""
+    parts, end = [], 0
+    for run in _HEX.finditer(body):
+        parts += [body[end : run.start()], unhexlify(run[0])]
+        end = run.end()
+    return [*parts, body[end:]]
+
+
+def _joined(parts: list[bytes]) -> bytes:
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def _parted(joined: bytes) -> list[bytes]:
+    parts = []
+    while joined:
+        end = 4 + int.from_bytes(joined[:4], "big")
+        parts.append(joined[4:end])
+        joined = joined[end:]
+    return parts
 
 
 def digest(body: bytes) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from datetime import timedelta
-from itertools import chain, cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -29,6 +28,8 @@ AMOUNT: Final = Amount(1250, "EUR")
 PAST: Final = 100_000
 YEAR: Final = timedelta(days=365)
 OPEN: Final = 50
+AGED: Final = 200
+"""Charges before those that are timed."""
 COUNTED: Final = 512
 """Charges over which bytes are counted: whole rounds of tidying."""
 
@@ -48,55 +49,56 @@ def charge(number: int) -> Payment:
 
 
 def sealed() -> SealedRequest:
-    """As long as a charge's envelope: hex digits of what cannot be packed."""
-    return SealedRequest("ks_1", os.urandom(600).hex().encode())
+    """A charge's envelope as the terminal makes it, of 846 bytes; what it holds cannot be packed."""
+    ciphertext, iv = (os.urandom(size).hex().upper() for size in (368, 16))
+    return SealedRequest(
+        "ks_1",
+        msgspec.json.encode(
+            {"format": "TR31-DATA", "ciphertext": ciphertext, "initialization_vector": iv, "mode": "CBC"}
+        ),
+    )
 
 
-def steps(journal: Journal, payment: Payment, request: SealedRequest) -> Iterator[None]:
-    """The two commits of a charge, each when it is asked for."""
+def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
+    """A whole charge."""
     journal.begin(payment, request)
-    yield
     journal.record(
         payment.id,
         Happened.APPROVED,
-        system_now(),
+        payment.created_at,
         charge_id=f"ch_{payment.id[:24]}",
         authorization_code="A1B2C3",
         response_code="00",
         approved=AMOUNT,
     )
-    yield
-
-
-def take(journal: Journal, payment: Payment, request: SealedRequest) -> None:
-    """A whole charge."""
-    for _ in steps(journal, payment, request):
-        pass
 
 
 def committing(rounds: int = 401) -> Iterator[Figure]:
-    """Each commit of a charge against a bare one of the same bytes just before or after it, as payments come: one
-    at a time, so that neither side finds the disk, the caches and the scheduler warmer than the other does."""
+    """The two commits of a charge against bare ones of the same bytes just before or after them, as payments come:
+    one at a time, so that neither side finds the disk, the caches and the scheduler warmer than the other does. The
+    journal is some hundred charges old, as each is but on its first day: every slot of the side store was used."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="till-bench-")))
         journal = Journal.create(folder / "journal.db", "bench")
         stack.callback(journal.close)
-        take(journal, charge(0), sealed())
+        for number in range(-AGED, 0):
+            take(journal, charge(number), sealed())
+            journal.tidy()
         sizes = written(folder / "journal.db")
-        charges = [(charge(number), sealed()) for number in range(rounds // 2 + 2)]
-        ours = chain.from_iterable(steps(journal, *each) for each in charges)
-        rows = cycle([os.urandom(size) for size in sizes])
+        charges = iter([(charge(number), sealed()) for number in range(rounds + 1)])
+        rows = [os.urandom(size) for size in sizes]
         bare = connect(folder / "bare.db", REAL)
         stack.callback(bare.close)
         bare.execute("CREATE TABLE bare (seq INTEGER PRIMARY KEY, bytes BLOB NOT NULL)")
 
         def theirs() -> None:
-            bare.execute("BEGIN IMMEDIATE")
-            bare.execute("INSERT INTO bare (bytes) VALUES (?)", (next(rows),))
-            bare.execute("COMMIT")
+            for row in rows:
+                bare.execute("BEGIN IMMEDIATE")
+                bare.execute("INSERT INTO bare (bytes) VALUES (?)", (row,))
+                bare.execute("COMMIT")
 
-        sides = {"ours": lambda: next(ours), "theirs": theirs}
-        yield alternate(sides, rounds=rounds, clock=_wall, between=journal.tidy).figure(
+        sides = {"ours": lambda: take(journal, *next(charges)), "theirs": theirs}
+        yield alternate(sides, operations=2, rounds=rounds, clock=_wall, between=journal.tidy).figure(
             "journal_commit",
             "ours",
             "theirs",
@@ -107,13 +109,14 @@ def committing(rounds: int = 401) -> Iterator[Figure]:
 
 
 def written(path: Path) -> tuple[int, int]:
-    """Bytes of the rows that the two commits of the only charge wrote."""
+    """Bytes of the rows that the two commits of the last charge wrote."""
     with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True) as db:
         parts = ("at", "payment_id", "happened", "facts", "digest")
-        rows = db.execute(f"SELECT {' + '.join(f'length({part})' for part in parts)} FROM records").fetchall()
+        lengths = " + ".join(f"length({part})" for part in parts)
+        outcome, intent = db.execute(f"SELECT {lengths} FROM records ORDER BY seq DESC LIMIT 2").fetchall()
         body = db.execute("SELECT length(body) FROM sealed").fetchone()
     db.close()
-    return rows[0][0] + body[0], rows[1][0]
+    return intent[0] + body[0], outcome[0]
 
 
 def _wall() -> float:
