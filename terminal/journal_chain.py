@@ -83,9 +83,9 @@ Row = tuple[int, str, str, str, bytes, bytes]
 """seq, at, payment_id, happened, facts, digest."""
 _TYPES: Final = (int, str, str, str, bytes, bytes)
 
-_DEFAULTS: Final = [
-    (each.name, msgspec.to_builtins(each.default)) for each in fields(Payment) if each.default is not MISSING
-]
+_DEFAULTS: Final = {
+    each.name: msgspec.to_builtins(each.default) for each in fields(Payment) if each.default is not MISSING
+}
 
 
 def first_digest(journal_id: str) -> bytes:
@@ -117,10 +117,7 @@ def encoded(facts: Mapping[str, Any], mark: Mark | None = None, acknowledged: tu
 def spelt(payment: Payment) -> dict[str, Any]:
     """A payment's fields but those that are as by default."""
     told: dict[str, Any] = msgspec.to_builtins(payment)
-    for name, default in _DEFAULTS:
-        if told[name] == default:
-            del told[name]
-    return told
+    return {name: value for name, value in told.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
 
 
 def first_facts(payment: Payment) -> dict[str, Any]:

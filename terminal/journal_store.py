@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -29,10 +29,6 @@ WRITE_BACK: Final = 512
 WAL_LIMIT: Final = 4096
 """Commits after which SQLite's WAL is written back even in the middle of a payment."""
 _FETCH: Final = 1024
-
-Append = Callable[..., Any]
-"""``append(payment_id, happened, facts, mark=None)``: a record, inside a transaction; the payment as it is then."""
-
 
 class Damage:
     """A block in which what is found to be wrong becomes JournalUnwritable or JournalDamaged, naming the file."""
@@ -135,30 +131,23 @@ class Store:
             yield from rows
             seq = rows[-1][0]
 
-    @contextlib.contextmanager
-    def transaction(self, at: datetime) -> Iterator[Append]:
+    def transaction(self, at: datetime) -> Transaction:
         """Records that are written in one commit; the first of them tells what was acknowledged since the last."""
-        moment, acknowledged = rfc3339(at), tuple(self._acknowledged)
-
-        def append(
-            payment_id: str, happened: Happened | Care, facts: dict[str, Any], mark: Mark | None = None
-        ) -> Payment | None:
-            nonlocal acknowledged
-            told, acknowledged = acknowledged, ()
-            return self._append(moment, payment_id, happened, facts, mark, told)
-
-        with self.damage:
-            with self.changing():
-                yield append
-                if self.tables.seq - self.tables.checkpoint >= EVERY:
-                    self.tables.materialise()
-            self._acknowledged = []
-            if self._commits >= WAL_LIMIT:
-                self._write_back()
+        return Transaction(self, rfc3339(at), tuple(self._acknowledged))
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """One commit, or none of it."""
+        self.begin()
+        try:
+            yield
+        except BaseException as error:
+            self.undo(error)
+            raise
+        self.commit()
+
+    def begin(self) -> None:
+        """Begin a commit; raises JournalUnwritable where the disk is not trusted any more."""
         if self._refused:
             raise JournalUnwritable(
                 f"{self.path} cannot be written: {self._refused}",
@@ -167,16 +156,34 @@ class Store:
         self.fresh()
         try:
             self.db.execute("BEGIN IMMEDIATE")
-            yield
+        except BaseException as error:
+            self.undo(error)
+            raise
+
+    def commit(self) -> None:
+        """Make what was begun durable, with a checkpoint where that is due."""
+        try:
+            if self.tables.seq - self.tables.checkpoint >= EVERY:
+                self.tables.materialise()
             self.db.execute("COMMIT")
         except BaseException as error:
-            # Whether the commit took place before this came, only the file knows: it is asked when next needed.
-            self._torn = True
-            self._distrust(error)
-            with contextlib.suppress(sqlite3.Error):
-                self.db.execute("ROLLBACK")
+            self.undo(error)
             raise
         self._commits += 1
+
+    def recorded(self) -> None:
+        """Records were written, and with the first of them what was acknowledged."""
+        self._acknowledged = []
+        if self._commits >= WAL_LIMIT:
+            self._write_back()
+
+    def undo(self, error: BaseException) -> None:
+        """Take back what was begun. Whether the commit took place before the error came, only the file knows: it is
+        asked when next needed."""
+        self._torn = True
+        self._distrust(error)
+        with contextlib.suppress(sqlite3.Error):
+            self.db.execute("ROLLBACK")
 
     def _distrust(self, error: BaseException) -> None:
         if isinstance(error, SyncFailed) or code_of(error) == sqlite3.SQLITE_IOERR:
@@ -184,7 +191,7 @@ class Store:
         elif code_of(error) == sqlite3.SQLITE_CONSTRAINT:
             self._refused = "another process has written to it"
 
-    def _append(
+    def append(
         self,
         at: str,
         payment_id: str,
@@ -193,6 +200,7 @@ class Store:
         mark: Mark | None,
         acknowledged: tuple[str, ...],
     ) -> Payment | None:
+        """A record of what happened at ``at``, inside a transaction; the payment as it is then."""
         tables = self.tables
         seq, written = tables.seq + 1, encoded(facts, mark, acknowledged)
         digest = link(tables.digest, seq, at, payment_id, happened, written)
@@ -261,3 +269,32 @@ class Store:
             self._commits = 0
         except sqlite3.Error as error:
             self._distrust(error)
+
+
+class Transaction:
+    """A block in which records are written in one commit: what it gives is called for each."""
+
+    def __init__(self, store: Store, at: str, acknowledged: tuple[str, ...]) -> None:
+        self._store, self._at, self._acknowledged = store, at, acknowledged
+
+    def __enter__(self) -> Transaction:
+        with self._store.damage:
+            self._store.begin()
+        return self
+
+    def __call__(
+        self, payment_id: str, happened: Happened | Care, facts: dict[str, Any], mark: Mark | None = None
+    ) -> Any:
+        """Write a record; the payment as it is then, where it is of one."""
+        told, self._acknowledged = self._acknowledged, ()
+        return self._store.append(self._at, payment_id, happened, facts, mark, told)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._store.damage:
+            if error is not None:
+                self._store.undo(error)
+                raise error
+            self._store.commit()
+            self._store.recorded()
