@@ -271,7 +271,7 @@ class Terminal:
                 if seen.word == host.APPROVED:
                     reply, facts = self.shipped.believes(world, payment, seen, looked_up=True)
                     yield world, hears(reply, facts=facts), False
-                yield world, hears(Reply.SILENT), seen.word != "unclear"  # it is not told, or the look-up failed
+                yield world, hears(Reply.SILENT), seen.word == host.APPROVED  # then only if the look-up failed
             case Proof.NOTHING | Proof.KEY_SEEN:
                 yield world, hears(Reply.SILENT), False
             case Proof.NOT_THIS_ONE:
