@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from weakref import ref
 
 from sim.faults.disk import AnyDiskRule, FsyncFails, Full, ReadOnly
-from sim.power import PowerCut
+from sim.power import Power, PowerCut
 from sim.wal import beside
 
-if TYPE_CHECKING:
-    from sim.disk import CrashDisk
+T = TypeVar("T")
 
 _CODES: Final = {
     Full: sqlite3.SQLITE_FULL,
@@ -31,15 +31,33 @@ FULL: Final = 2
 """``PRAGMA synchronous = FULL``, by which a commit in WAL mode is durable."""
 
 
+class Operations(Protocol):
+    """The disk under a connection (``sim.disk.CrashDisk``): what it makes of the statements that reach it."""
+
+    power: Power
+
+    def commit(self, connection: CrashConnection, run: Callable[[], T]) -> T:
+        """A statement that makes changes of SQLite's durable."""
+
+    def checkpoint(self, path: Path, run: Callable[[], T], otherwise: Callable[[AnyDiskRule], T]) -> T:
+        """A statement that brings the WAL into the database; ``otherwise``: where the disk does not let it."""
+
+    def closed(self, connection: CrashConnection) -> None:
+        """A connection is no longer."""
+
+    def is_open(self, path: Path, *, besides: CrashConnection | None = None) -> bool:
+        """Whether there is a connection to the database, ``besides`` that one."""
+
+
 class CrashConnection(sqlite3.Connection):
     """A connection on a CrashDisk, for who commits and checkpoints by ``execute``."""
 
     path: Path
     synchronous = FULL
     """What was asked for by ``PRAGMA synchronous``."""
-    _disk: CrashDisk | None = None
+    _disk: Operations | None = None
 
-    def begin_on(self, disk: CrashDisk, path: Path) -> None:
+    def begin_on(self, disk: Operations, path: Path) -> None:
         """From now on it is the disk's."""
         self._disk, self.path = disk, path
         self._cursors: list[ref[sqlite3.Cursor]] = []
@@ -77,7 +95,7 @@ class CrashConnection(sqlite3.Connection):
             return super().executescript(sql)
         return disk.commit(self, lambda: super(CrashConnection, self).executescript(sql))
 
-    def _pragma(self, disk: CrashDisk, sql: str) -> sqlite3.Cursor:
+    def _pragma(self, disk: Operations, sql: str) -> sqlite3.Cursor:
         name, _, value = sql.removeprefix("PRAGMA").replace(" ", "").partition("=")
         if name == "synchronous" and value:
             self.synchronous = _LEVELS.get(value.upper(), FULL)

@@ -8,19 +8,22 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 import msgspec
+from starlette.types import Receive, Scope, Send
 
 from hw.reader import Reader
 from sim.disk import CrashDisk
 from sim.faults import AnyRule, parse_document
+from sim.host.app import HostApp
 from sim.host.call_names import call_name
 from sim.host.calls import Call
 from sim.network import Network
 from sim.power import Power
 from sim.seed import seeded
+from sim.virtual_time import VirtualLoop
 from terminal import home as terminal_home
 from terminal.crypto.ceremony import Component
 from terminal.crypto.kcv import aes_kcv
@@ -29,9 +32,6 @@ from terminal.disk import Disk
 from terminal.events import Event
 from terminal.settings import HostSettings, Settings
 from terminal.terminal import Terminal
-
-if TYPE_CHECKING:
-    from sim.world import World
 
 URL = "http://127.0.0.1:8080"
 """Where the host says it is. Nobody listens there: the world's networks carry every request."""
@@ -43,6 +43,20 @@ class WorldError(Exception):
     """A call that the world itself made at the host did not succeed; the message has the call and the answer."""
 
 
+class Around(Protocol):
+    """What a terminal finds itself in (``sim.world.World``): the seed, the time and the host."""
+
+    seed: int
+    loop: VirtualLoop
+    app: HostApp
+
+    async def host(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The host that runs now, as an ASGI application."""
+
+    async def ask(self, method: str, path: str, document: Any = None, token: str = "") -> Any:
+        """A JSON call that is not a terminal's; WorldError unless it succeeds."""
+
+
 class Station:
     """A terminal and all that is its own; made by ``World``.
 
@@ -52,7 +66,7 @@ class Station:
     - ``skew``: seconds by which its clock is ahead of the world's.
     """
 
-    def __init__(self, world: World, folder: Path, name: str = "", disk: Disk | None = None) -> None:
+    def __init__(self, world: Around, folder: Path, name: str = "", disk: Disk | None = None) -> None:
         self._world, self._name = world, name
         self.home = folder / "home"
         self.power = Power()
