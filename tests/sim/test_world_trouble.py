@@ -125,9 +125,10 @@ class TestPowerCuts:
 
     def test_nothing_of_the_dead_reaches_the_disk_and_no_lock_stays(self, world: World) -> None:
         world.run(activated(world))
-        world.power.cut_at = 18
+        world.fault({"do": "power_cut", "when": "under_way", "match": {"call": "charge"}})
         with pytest.raises(PowerCut):
             world.run(world.powered(charge(world)))
+        world.fault()
 
         def home() -> dict[str, bytes]:
             return {file.name: file.read_bytes() for file in world.home.iterdir() if not file.name.endswith("-shm")}
