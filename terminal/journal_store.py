@@ -30,6 +30,7 @@ WAL_LIMIT: Final = 4096
 """Commits after which SQLite's WAL is written back even in the middle of a payment."""
 _FETCH: Final = 1024
 
+
 class Damage:
     """A block in which what is found to be wrong becomes JournalUnwritable or JournalDamaged, naming the file."""
 
@@ -244,11 +245,13 @@ class Store:
         if self.slots is None or self.ahead is None or self._refused:
             return
         self.slots.prepare()
-        if not self.ahead.is_used():
+        try:
+            if not self.ahead.is_used():
+                return
+            self.ahead.write()
+        except OSError:
             return
         with self.damage:
-            with contextlib.suppress(OSError):
-                self.ahead.write()
             try:
                 self.ahead.sync()
             except OSError as error:

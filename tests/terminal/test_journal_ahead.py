@@ -93,6 +93,21 @@ def test_a_disk_without_room_for_it_takes_payments_all_the_same(path):
         assert journal.verify() == 2 * number + 2
 
 
+def test_a_process_that_may_open_no_more_files_goes_on_paying(path):
+    disk = Watched()
+    with closing(Journal.create(path, "j1", disk=disk)) as journal:
+        number = 0
+        while wal_end(path) < wal_size(path):
+            number += 1
+            pay(journal, number)
+        for operation in ("write", "sync"):
+            disk.failing[operation] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        journal.tidy()
+        disk.failing.clear()
+        pay(journal, number + 1)
+        assert journal.verify() == 2 * number + 2
+
+
 def test_a_synchronisation_of_it_that_fails_is_as_any_other_that_does(path):
     disk = Watched()
     journal = Journal.create(path, "j1", disk=disk)
