@@ -66,11 +66,14 @@ class Resolver:
         """One step of everything that is due; ends early where a payment comes or the host does not answer.
 
         Who was tried longest ago comes first, so that one that never gets an answer keeps nobody from theirs.
-        Then what is old and still open is told of. Raises JournalError.
+        Then what is old and still open is told of, also where nothing can be written. Raises JournalError.
         """
-        await self._steps()
-        for payment in self._journal.unresolved():
-            self._alarm(payment, person=False)
+        try:
+            await self._steps()
+        except JournalError:
+            self._tell_what_is_old()
+            raise
+        self._tell_what_is_old()
 
     def next_due(self) -> float | None:
         """Seconds until there is something to do; None when there is nothing open."""
@@ -168,6 +171,10 @@ class Resolver:
         self._alarm(payment, person=ended.act is Act.ASK_PERSON)
         tries = self._tries[payment.id] = self._tries.get(payment.id, 0) + 1
         self._due[payment.id] = now + self._backoff(tries)
+
+    def _tell_what_is_old(self) -> None:
+        for payment in self._journal.unresolved():
+            self._alarm(payment, person=False)
 
     def _alarm(self, payment: Payment, *, person: bool) -> None:
         """Once for its age, and once where a person is wanted: that is never followed by the lesser one."""

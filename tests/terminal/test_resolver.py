@@ -10,6 +10,7 @@ import pytest
 from hw.card import ManualCard
 from sim.network import Trip
 from sim.world import World
+from terminal.errors import JournalUnwritable
 from terminal.events import Overdue
 from terminal.money import Amount
 from terminal.payment import Kind, Outcome, State
@@ -169,6 +170,22 @@ def test_what_is_old_is_told_again_where_it_comes_to_wait_for_a_person(make):
         return [(event.person, event.seconds < DAY / 2) for event in told[Overdue]]
 
     assert paying(world, scenario, host={"offers_lookup": False})[0] == [(False, True), (True, False)]
+
+
+def test_what_is_old_is_told_of_where_nothing_can_be_written(world):
+    async def scenario(till):
+        told = Told(till)
+        await doubtful(world, charge(till), acted=True)
+        world.disk_faults({"do": "full", "match": {"op": "commit"}})
+        await asyncio.sleep(DAY)
+        for _ in range(2):
+            with pytest.raises(JournalUnwritable):
+                await till.resolver.round()
+        world.disk_faults()
+        await till.resolve()
+        return [(event.reference, event.state, event.person) for event in told[Overdue]]
+
+    assert paying(world, scenario)[0] == [("r", "in_doubt", False)]
 
 
 def test_a_held_charge_is_undone_when_its_time_is_over_and_not_before(world):
