@@ -73,7 +73,8 @@ class _Spoken:
     def _exchange(self, sender: int, asked: int, data: bytes) -> tuple[bytes, str]:
         """What is exchanged with a card: masked, and in words. Of what comes in pieces nothing is shown."""
         lead, more, is_apdu = _lead(sender, asked, data)
-        begun, self._going_on[sender] = self._going_on.get(sender, False), more
+        begun = self._going_on.get(sender, False)
+        self._going_on[sender] = more if is_apdu else begun  # what comes between the pieces ends nothing
         if more or begun:
             rest, words = bytes(len(data) - lead), piece_words(len(data) - lead, more=more)
         elif sender == FROM_HOST:

@@ -306,6 +306,16 @@ def test_what_goes_on_over_frames_is_blanked_to_its_end():
     assert [parse(spoken.masked(one))[4:].strip(b"\0") for one in chained] == [b"", b""]
 
 
+def test_a_card_that_asks_for_time_between_the_pieces_of_its_answer_shows_nothing_of_the_rest():
+    """Its last piece would be read as objects: the number's first two digits a tag, the next two its length."""
+    track = bytes.fromhex("4111111111111111D28122011234567890123F")
+    first, wait, last = (
+        answer(0x42, block) for block in (b"\0\x12\x57\x13", b"\0\xf2\1", b"\0\x03" + track + b"\x90\0")
+    )
+    spoken = language()
+    assert [parse(spoken.masked(one))[4:].strip(b"\0") for one in (first, wait, last)] == [b"", b"", b""]
+
+
 @given(st.lists(st.binary(max_size=80) | payloads.map(build), max_size=5))
 def test_telling_and_masking_never_fail_and_keep_the_size(some):
     spoken = language()
