@@ -248,8 +248,12 @@ class Store:
         try:
             if not self.ahead.is_used():
                 return
-            self.ahead.write()
-        except OSError:
+            self.db.execute("BEGIN IMMEDIATE")  # or zeros could go over what somebody else writes there meanwhile
+            try:
+                self.ahead.write()
+            finally:
+                self.db.execute("ROLLBACK")
+        except (OSError, sqlite3.Error):
             return
         with self.damage:
             try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 from contextlib import closing
 
 import pytest
 
+from terminal.disk import Disk
 from terminal.errors import JournalUnwritable
 from terminal.journal import Journal
 from terminal.journal_ahead import AHEAD
@@ -104,6 +106,43 @@ def test_a_process_that_may_open_no_more_files_goes_on_paying(path):
             disk.failing[operation] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         journal.tidy()
         disk.failing.clear()
+        pay(journal, number + 1)
+        assert journal.verify() == 2 * number + 2
+
+
+def test_while_it_is_written_nobody_else_can_make_the_file_longer(path):
+    class Shared(Disk):
+        tried = False
+
+        def write(self, file, offset, data):
+            if file.name.endswith("-wal"):
+                with closing(sqlite3.connect(path, timeout=0)) as other, pytest.raises(sqlite3.OperationalError):
+                    other.execute("UPDATE journal SET woken = woken + 1")
+                self.tried = True
+            super().write(file, offset, data)
+
+    disk = Shared()
+    with closing(Journal.create(path, "j1", disk=disk)) as journal:
+        pay(journal, 1)
+        assert disk.tried
+        assert journal.verify() == 2
+
+
+def test_a_journal_that_somebody_else_is_writing_to_is_not_written_ahead(path):
+    with closing(Journal.create(path, "j1")) as journal:
+        number = 0
+        while wal_end(path) < wal_size(path):
+            number += 1
+            pay(journal, number)
+        size = wal_size(path)
+        journal._store.db.execute("PRAGMA busy_timeout = 0")
+        with closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            journal.tidy()
+            assert wal_size(path) == size
+            other.execute("ROLLBACK")
+        journal.tidy()
+        assert wal_size(path) == size + AHEAD
         pay(journal, number + 1)
         assert journal.verify() == 2 * number + 2
 
