@@ -78,8 +78,8 @@ class Slots:
 
     def prepare(self) -> None:
         """Have the cipher of the next key made; call it between payments."""
-        if self._made is None and self._ready:
-            slot = self._ready[-1]
+        slot = self._ready[-1] if self._ready else None
+        if slot is not None and (self._made is None or self._made[0] != slot):
             self._made = slot, _cipher(self.key(slot))
 
     def key(self, slot: int) -> bytes:
