@@ -5,7 +5,7 @@ from __future__ import annotations
 from terminal.errors import PaymentRefused
 from terminal.journal import Journal
 from terminal.money import Amount
-from terminal.payment import OPEN, WITHOUT_EFFECT, Kind, Payment
+from terminal.payment import OPEN, WITHOUT_EFFECT, Kind, Outcome, Payment, State
 
 
 def standing(journal: Journal, reference: str, amount: Amount) -> Payment | None:
@@ -61,6 +61,17 @@ def open_child(journal: Journal, charge: Payment, kind: Kind) -> Payment | None:
     """A refund or cancel of the charge whose outcome is not known."""
     found = [p for p in journal.concerning(charge) if p.kind is kind and p.state in OPEN]
     return found[0] if found else None
+
+
+def unheard_refund(journal: Journal, charge: Payment, amount: Amount | None, reason: str) -> Payment | None:
+    """The refund that has ended with nobody told: to ask for just that again is to ask how it ended."""
+    for refund in journal.outcomes():
+        if refund.kind is not Kind.REFUND or refund.parent != charge.id or refund.outcome is Outcome.PENDING:
+            continue
+        left = charge.left + (refund.amount.minor if refund.state is State.APPROVED else 0)
+        if refund.reference == reason and refund.amount == (amount or Amount(left, charge.amount.currency)):
+            return refund
+    return None
 
 
 def words(payment: Payment) -> str:

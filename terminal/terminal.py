@@ -167,6 +167,7 @@ class Terminal:
     async def refund(self, charge_id: str, amount: Amount | None = None, *, reason: str) -> Payment:
         """Give back ``amount`` of an approved charge, or all that is left of it.
 
+        Asked again before anybody was told how it ended, with the same amount and reason, it is the same refund.
         Raises PaymentRefused for a charge that is not ours or not approved, for more than is left, and while it
         is not known whether the charge is canceled.
         """
@@ -178,6 +179,9 @@ class Terminal:
                     advice="Ask for the cancel again to learn it, then refund what still stands.",
                 )
             unknown = finding.open_child(self.journal, charge, Kind.REFUND)
+            ended = finding.unheard_refund(self.journal, charge, amount, reason)
+            if unknown is None and ended is not None:
+                return await self._told_of(ended, charge)
             if unknown is None and self._exchange.wary and self.settings.host.offers_lookup:
                 await self._be_ready()
                 charge = await self._exchange.compared(charge)
@@ -188,10 +192,7 @@ class Terminal:
                         f"the outcome of a refund of {unknown.amount} of charge {charge_id} is not known yet",
                         advice="Ask for that refund again to learn it, then for this one.",
                     )
-                known = self._given(await self._exchange.waited_for(unknown))
-                if known.state is State.REFUSED:
-                    await self._exchange.compare_quietly(charge)
-                return known
+                return await self._told_of(await self._exchange.waited_for(unknown), charge)
             await self._be_ready()
             payment = self._exchange.child(charge, Kind.REFUND, given_back, reason)
             try:
@@ -360,6 +361,11 @@ class Terminal:
             raise
         self._presence.heed(payment)
         return self._given(payment)
+
+    async def _told_of(self, refund: Payment, charge: Payment) -> Payment:
+        if refund.state is State.REFUSED:
+            await self._exchange.compare_quietly(charge)
+        return self._given(refund)
 
     def _given(self, payment: Payment) -> Payment:
         if payment.outcome is not Outcome.PENDING:

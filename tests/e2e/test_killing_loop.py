@@ -47,7 +47,7 @@ def run(kills: int, seed: int, *more: str) -> dict[str, Any]:
 
 
 def check(result: dict[str, Any], kills: int) -> None:
-    assert result["violations"] == [], f"seed {result['seed']}"
+    assert result["violations"] == [], f"seed {result['seed']}:\n" + "\n".join(result["violations"])
     assert sum(result["kills"].values()) >= kills
     assert result["seen"] > kills
     for kind in ("charge approved", "refund approved", "cancel approved"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 import httpx
@@ -811,6 +812,33 @@ def test_what_a_caller_was_given_is_acknowledged_and_what_it_died_of_is_not(make
             return [payment.reference for payment in till.outcomes()]
 
     assert world.run(main()) == ["unheard"]
+
+
+@pytest.mark.parametrize("amount", [Amount(400, "EUR"), None])
+@pytest.mark.parametrize("waits", [False, True], ids=["later", "while the resolver has the turn"])
+def test_a_refund_asked_again_before_anybody_heard_how_it_ended_is_the_same_refund(make, amount, waits):
+    world, whole = make(), TWELVE_FIFTY if amount is None else amount
+
+    async def scenario(till):
+        def refund():
+            return till.refund(paid.charge_id, amount, reason="cold")
+
+        async def made():
+            return [int(one["amount"]["value"]) for one in (await world.books())[0]["refunds"]]
+
+        paid = await charge(till)
+        doubt = await doubtful(world, refund(), acted=True)
+        if waits:
+            _, known = await asyncio.gather(till.resolver.everything(), refund())
+        else:
+            await till.resolve()
+            known = await refund()
+        assert (known.id, known.state, await made()) == (doubt.id, State.APPROVED, [whole.minor])
+        with pytest.raises(PaymentRefused) if amount is None else contextlib.nullcontext():
+            await refund()
+        return await made()
+
+    assert paying(world, scenario)[0] == ([whole.minor] if amount is None else 2 * [whole.minor])
 
 
 # -- refunds that fail later ----------------------------------------
