@@ -194,9 +194,9 @@ def fill(path: Path, past: int, journal_id: str = "bench") -> None:
             for number in range(past):
                 at = now - YEAR * (past - number) / past
                 payment = replace(charge(number), created_at=at)
-                store._append(rfc3339(at), payment.id, Happened.JOURNALLED, first_facts(payment), None, ())
+                store.append(rfc3339(at), payment.id, Happened.JOURNALLED, first_facts(payment), None, ())
                 approved = {"charge_id": f"ch_{payment.id[:24]}", "approved": msgspec.to_builtins(AMOUNT)}
-                store._append(rfc3339(at), payment.id, Happened.APPROVED, approved, None, ())
+                store.append(rfc3339(at), payment.id, Happened.APPROVED, approved, None, ())
                 journal.acknowledge([payment.id])
             store.tables.materialise()
         for number in range(OPEN if past else 0):
