@@ -64,7 +64,7 @@ def open_child(journal: Journal, charge: Payment, kind: Kind) -> Payment | None:
 
 
 def unheard_refund(journal: Journal, charge: Payment, amount: Amount | None, reason: str) -> Payment | None:
-    """The refund that has ended with nobody told: to ask for just that again is to ask how it ended."""
+    """The refund whose outcome nobody has acknowledged: to ask for just that again is to ask how it ended."""
     for refund in journal.outcomes():
         if refund.kind is not Kind.REFUND or refund.parent != charge.id or refund.outcome is Outcome.PENDING:
             continue

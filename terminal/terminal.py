@@ -13,7 +13,6 @@ async with Terminal.open(settings) as till:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -167,7 +166,8 @@ class Terminal:
     async def refund(self, charge_id: str, amount: Amount | None = None, *, reason: str) -> Payment:
         """Give back ``amount`` of an approved charge, or all that is left of it.
 
-        Asked again before anybody was told how it ended, with the same amount and reason, it is the same refund.
+        Asked again with the same amount and reason before its outcome was acknowledged (``acknowledgement`` in the
+        settings: given to a caller, or said to be known), it is the same refund.
         Raises PaymentRefused for a charge that is not ours or not approved, for more than is left, and while it
         is not known whether the charge is canceled.
         """
@@ -179,12 +179,13 @@ class Terminal:
                     advice="Ask for the cancel again to learn it, then refund what still stands.",
                 )
             unknown = finding.open_child(self.journal, charge, Kind.REFUND)
-            ended = finding.unheard_refund(self.journal, charge, amount, reason)
-            if unknown is None and ended is not None:
-                return await self._told_of(ended, charge)
-            if unknown is None and self._exchange.wary and self.settings.host.offers_lookup:
-                await self._be_ready()
-                charge = await self._exchange.compared(charge)
+            if unknown is None:
+                ended = finding.unheard_refund(self.journal, charge, amount, reason)
+                if ended is not None:
+                    return await self._told_of(ended, charge)
+                if self._exchange.wary and self.settings.host.offers_lookup:
+                    await self._be_ready()
+                    charge = await self._exchange.compared(charge)
             given_back = finding.refundable(charge, amount)
             if unknown is not None:
                 if unknown.amount != given_back:
@@ -338,7 +339,7 @@ class Terminal:
 
     # -- below ----------------------------------------------------------------------------------------------
 
-    @contextlib.asynccontextmanager
+    @asynccontextmanager
     async def _still_wanted(self, reference: str, amount: Amount) -> AsyncIterator[None]:
         """Who is cancelled inside, be it while others have their turn, has given up what there is of the charge."""
         try:

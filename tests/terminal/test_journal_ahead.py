@@ -31,6 +31,15 @@ def pay(journal, number):
     approve(journal, journal.begin(charge(number), REQUEST), f"ch_{number}")
 
 
+def use_up(journal, path):
+    """Pay until SQLite has come to the end of what was written ahead; how often that was."""
+    number = 0
+    while wal_end(path) < wal_size(path):
+        number += 1
+        pay(journal, number)
+    return number
+
+
 def test_a_charge_overwrites_what_the_wal_has_already(path):
     with closing(Journal.create(path, "j1")) as journal:
         assert wal_end(path) < AHEAD < wal_size(path)
@@ -81,10 +90,7 @@ def test_starts_after_a_power_cut_do_not_make_it_longer_and_longer(path, tmp_pat
 def test_a_disk_without_room_for_it_takes_payments_all_the_same(path):
     disk = Watched()
     with closing(Journal.create(path, "j1", disk=disk)) as journal:
-        number = 0
-        while wal_end(path) < wal_size(path):
-            number += 1
-            pay(journal, number)
+        number = use_up(journal, path)
         size = wal_size(path)
         disk.failing["write"] = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         journal.tidy()
@@ -98,10 +104,7 @@ def test_a_disk_without_room_for_it_takes_payments_all_the_same(path):
 def test_a_process_that_may_open_no_more_files_goes_on_paying(path):
     disk = Watched()
     with closing(Journal.create(path, "j1", disk=disk)) as journal:
-        number = 0
-        while wal_end(path) < wal_size(path):
-            number += 1
-            pay(journal, number)
+        number = use_up(journal, path)
         for operation in ("write", "sync"):
             disk.failing[operation] = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         journal.tidy()
@@ -130,10 +133,7 @@ def test_while_it_is_written_nobody_else_can_make_the_file_longer(path):
 
 def test_a_journal_that_somebody_else_is_writing_to_is_not_written_ahead(path):
     with closing(Journal.create(path, "j1")) as journal:
-        number = 0
-        while wal_end(path) < wal_size(path):
-            number += 1
-            pay(journal, number)
+        number = use_up(journal, path)
         size = wal_size(path)
         journal._store.db.execute("PRAGMA busy_timeout = 0")
         with closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -156,10 +156,7 @@ def test_a_synchronisation_of_it_that_fails_is_as_any_other_that_does(path):
         Journal.open(path, "j1", disk=disk)
     disk.failing.clear()
     with closing(Journal.open(path, "j1", disk=disk)) as again:
-        number = 0
-        while wal_end(path) < wal_size(path):
-            number += 1
-            pay(again, number)
+        number = use_up(again, path)
         disk.failing["sync"] = OSError(errno.EIO, os.strerror(errno.EIO))
         with pytest.raises(JournalUnwritable):
             again.tidy()
