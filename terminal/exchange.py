@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
@@ -337,8 +337,8 @@ class Exchange:
         self._presence.heed(after)
         if after.kind is Kind.REFUND:
             self.on_refund(after)
-        self._tell(after)
         now = self._clock.now()
+        self._tell(after, now)
         if after.state is State.LOST:
             self._emit(
                 OfflineLost(
@@ -360,14 +360,14 @@ class Exchange:
                 )
             )
         if after.parent and before.state is not after.state and after.state in (State.APPROVED, State.FAILED):
-            self._tell(self._journal.payment(after.parent))
+            self._tell(self._journal.payment(after.parent), now)
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _tell(self, payment: Payment) -> None:
+    def _tell(self, payment: Payment, now: datetime) -> None:
         self._emit(
             PaymentChanged(
-                at=self._clock.now(),
+                at=now,
                 payment_id=payment.id,
                 kind=payment.kind.value,
                 state=payment.state.value,

@@ -84,14 +84,14 @@ class JournalReading:
             return len(self._charges(of))
         return sum(payment.kind is kind for payment in self._of_charge_id(of))
 
-    def recent(self, card: str, amount: Amount, since: datetime) -> list[Payment]:
-        """Charges of that card (its keyed hash) and amount among those ``begun_since``."""
-        found = [
-            payment
-            for payment in (self._begun_since(since) if card else ())
-            if payment.card == card and payment.kind is Kind.CHARGE and payment.amount == amount
-        ]
-        return found[::-1]
+    def recent(self, card: str, amount: Amount, since: datetime) -> Iterator[Payment]:
+        """Charges of that card (its keyed hash) and amount among those ``begun_since``, the last one first.
+
+        Nothing may be written meanwhile.
+        """
+        for payment in self._begun_since(since) if card else ():
+            if payment.card == card and payment.kind is Kind.CHARGE and payment.amount == amount:
+                yield payment
 
     def begun_since(self, since: datetime) -> list[Payment]:
         """Payments begun at ``since`` or later, oldest first, among the latest thousand."""
@@ -193,22 +193,24 @@ class JournalReading:
             raise JournalError(f"there is no payment {payment_id!r} in {self.path}")
         return known
 
-    def _select(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Known]:
+    def _payments(
+        self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool], name: str = ""
+    ) -> list[Payment]:
         self._store.fresh()
         with self._store.damage:
-            return self._store.tables.select(where, values, fits)
-
-    def _payments(self, where: str, values: tuple[Any, ...], fits: Callable[[Known], bool]) -> list[Payment]:
-        return [known.payment for known in self._select(where, values, fits)]
+            return [known.payment for known in self._store.tables.select(where, values, fits, name)]
 
     def _charges(self, reference: str) -> list[Payment]:
         return self._payments(
             "kind = 'charge' AND reference = ?",
             (reference,),
             lambda known: known.payment.reference == reference and known.payment.kind is Kind.CHARGE,
+            reference,
         )
 
     def _of_charge_id(self, charge_id: str) -> list[Payment]:
         if not charge_id:
             return []
-        return self._payments(_BY_CHARGE_ID, (charge_id,), lambda known: known.payment.charge_id == charge_id)
+        return self._payments(
+            _BY_CHARGE_ID, (charge_id,), lambda known: known.payment.charge_id == charge_id, charge_id
+        )

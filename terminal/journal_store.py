@@ -66,6 +66,7 @@ class Store:
         self.damage = Damage(path)
         self._acknowledged: list[str] = []
         self._torn, self._refused, self._version, self._commits = True, "", -1, 0
+        self._put: tuple[str, Mark, SealedRequest] | None = None
 
     def fresh(self) -> None:
         """Have in memory what the file holds: after a write that failed, and where another process writes."""
@@ -219,10 +220,14 @@ class Store:
         slot, key = self.slots.take()
         body = side_store.sealed(key, payment_id, request)
         self.db.execute("INSERT OR REPLACE INTO sealed VALUES (?, ?)", (slot, body))
-        return Mark(slot, side_store.digest(request.body))
+        mark = Mark(slot, side_store.digest(request.body))
+        self._put = payment_id, mark, request
+        return mark
 
     def request(self, payment_id: str, mark: Mark) -> SealedRequest | None:
-        """What was put by; None where its key is lost."""
+        """What was put by; None where its key is lost. The one of this moment is still in memory."""
+        if self._put is not None and self._put[:2] == (payment_id, mark):
+            return self._put[2]
         row = self.db.execute("SELECT body FROM sealed WHERE slot = ?", (mark.slot,)).fetchone()
         if row is None or self.slots is None:
             return None
@@ -233,6 +238,8 @@ class Store:
         now = self.tables.known(before.payment.id)
         if before.mark is not None and self.slots is not None and (now is None or now.mark != before.mark):
             self.slots.destroy(before.mark.slot)
+            if self._put is not None and self._put[1] == before.mark:
+                self._put = None
 
     def wake(self) -> None:
         """A commit of little: for a new WAL's head SQLite synchronises twice, and no charge is to wait for it."""

@@ -69,6 +69,23 @@ class _Listed:
         return [self._found[begun] for begun in sorted(self._found)]
 
 
+class _Tail(dict[str, Known]):
+    """What has changed since the checkpoint, by our id; and by the reference and the host's id of the charge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._named: dict[str, dict[str, None]] = {}
+
+    def __setitem__(self, payment_id: str, known: Known) -> None:
+        super().__setitem__(payment_id, known)
+        for name in filter(None, (known.payment.reference, known.payment.charge_id)):
+            self._named.setdefault(name, {})[payment_id] = None
+
+    def named(self, name: str) -> list[Known]:
+        """Those that bear a name, or bore it once."""
+        return [self[payment_id] for payment_id in self._named.get(name, ())]
+
+
 class Tables:
     """The payments as the records have them. Its methods raise sqlite3.Error, Unreadable and Broken."""
 
@@ -77,7 +94,7 @@ class Tables:
         self.seq, self.digest, self.checkpoint = 0, b"", 0
         self.base, self.base_digest = 0, b""
         self.last_at = ""
-        self._tail: dict[str, Known] = {}
+        self._tail = _Tail()
         self._open = _Listed("open = 1", lambda known: known.payment.state in OPEN)
         self._news = _Listed("news = 1", lambda known: known.news)
         self._latest: dict[int, Known] | None = None
@@ -90,7 +107,7 @@ class Tables:
             raise Unreadable
         self.base, self.base_digest, self.checkpoint, digest = kept
         rows = self._db.execute("SELECT * FROM records WHERE seq >= ? ORDER BY seq", (self.checkpoint,)).fetchall()
-        self._tail, self.last_at = {}, ""
+        self._tail, self.last_at = _Tail(), ""
         self._latest = None
         self._open.forget()
         self._news.forget()
@@ -120,7 +137,7 @@ class Tables:
         self._db.executemany(_UPSERT, [_row(known) for known in self._tail.values()])
         self._db.execute("UPDATE journal SET checkpoint = ?, checkpoint_digest = ?", (self.seq, self.digest))
         self.checkpoint = self.seq
-        self._tail = {}
+        self._tail = _Tail()
 
     def know(self, known: Known) -> None:
         """Take a payment to be so, from now until it is read again."""
@@ -143,12 +160,12 @@ class Tables:
         """Those with an outcome that has not been acknowledged, in that order too."""
         return self._news.of(self)
 
-    def select(self, where: str, values: tuple[Any, ...], fits: Fits) -> list[Known]:
-        """The payments of which ``where`` holds in the table and ``fits`` in memory (the same, said twice),
-        in the order in which they began."""
+    def select(self, where: str, values: tuple[Any, ...], fits: Fits, name: str = "") -> list[Known]:
+        """The payments of which ``where`` holds in the table and ``fits`` in memory (the same, said twice), in the
+        order in which they began. ``name``: the reference or the host's id that all of them bear."""
         found = [known for known in self._read(where, values) if known.payment.id not in self._tail]
-        found += filter(fits, self._tail.values())
-        return sorted(found, key=lambda known: known.begun)
+        found += filter(fits, self._tail.named(name) if name else self._tail.values())
+        return sorted(found, key=lambda known: known.begun) if len(found) > 1 else found
 
     def latest(self) -> Iterator[Known]:
         """The latest payments, the last first; at most ``RECENT``. Nothing may be written meanwhile."""

@@ -62,19 +62,20 @@ class NewCharges:
         )
         since = now - timedelta(seconds=self._settings.duplicate_window)
         recent = self._journal.recent(card, amount, since)
-        earlier = [p for p in recent if p.reference != reference and p.outcome is not Outcome.DECLINED]
-        if not earlier:
+        standing = (p for p in recent if p.reference != reference and p.outcome is not Outcome.DECLINED)
+        earlier = next(standing, None)
+        if earlier is None:
             return payment
         self._emit(
             SuspectedDuplicate(
                 at=now,
                 payment_id=payment.id,
                 reference=reference,
-                duplicate_of=earlier[-1].id,
-                earlier_reference=earlier[-1].reference,
+                duplicate_of=earlier.id,
+                earlier_reference=earlier.reference,
             )
         )
-        return replace(payment, duplicate_of=earlier[-1].id)
+        return replace(payment, duplicate_of=earlier.id)
 
     def may_be_approved_here(self, payment: Payment, read: ReadCard) -> bool:
         """Whether the configuration and the terminal parameters let it be approved without the host, now."""

@@ -86,9 +86,22 @@ def test_what_the_host_has_answered_is_not_kept_however_long_it_stays_open(journ
             assert journal.request(payment.id) == REQUEST
             payment = journal.record(payment.id, happened, NOON)
         assert journal.request(payment.id) is None
+        assert journal._store._put is None
     with closing(reopened(journal, path)) as again:
         assert {again.payment(charge(number).id).state for number in range(1, 5)} == set(ways)
         assert [again.request(charge(number).id) for number in range(1, 5)] == [None] * 4
+
+
+def test_the_request_of_this_moment_is_that_of_one_payment_and_of_one_sealing(journal):
+    begun = journal.begin(charge(1), REQUEST)
+    assert journal.request(begun.id) is REQUEST
+    journal.record(begun.id, Happened.SILENT, NOON)
+    other = SealedRequest("ks_2", REQUEST.body)
+    later = journal.begin(charge(2), other)
+    assert (journal.request(later.id), journal.request(begun.id)) == (other, REQUEST)
+    with pytest.raises(JournalError, match="has begun already"):
+        journal.begin(charge(2), REQUEST)
+    assert (journal.request(later.id), journal.request(begun.id)) == (other, REQUEST)
 
 
 def test_payments_are_counted_by_kind_and_what_they_concern(journal, path):
@@ -116,10 +129,10 @@ def test_the_same_card_and_amount_is_found_within_the_window(journal):
     def found(since):
         return [p.reference for p in journal.recent("ab" * 16, charge().amount, NOON + timedelta(seconds=since))]
 
-    assert found(0) == ["order-1", "order-4"]
+    assert found(0) == ["order-4", "order-1"]
     assert found(1) == ["order-4"]
     assert found(31) == []
-    assert journal.recent("", charge().amount, NOON) == []
+    assert list(journal.recent("", charge().amount, NOON)) == []
 
 
 def test_outcomes_are_given_again_until_they_are_acknowledged(journal, path):
