@@ -21,7 +21,9 @@ from terminal.terminal import Terminal
 
 PIN = "1234"
 ASKS_AGAIN_AFTER = 10.0
-"""Seconds after which a till that was told that it is pending asks for the charge again."""
+"""Seconds after which a till that was told that it is pending asks for it again."""
+ASKS_AGAIN = 3
+"""So often it does so of what is to be given back or undone; the rest the terminal tells by itself."""
 TRY_UNDOING_EVERY = 20.0
 """Seconds."""
 UNDO = "-undo"
@@ -192,14 +194,15 @@ class Counter:
             return
         minor = max(1, known * step.permille // 1000)
         sale.given_back[step.name] = minor
-        self._told(await till.refund(sale.charge_id, Amount(minor, sale.currency), reason=step.name))
+        amount = Amount(minor, sale.currency)
+        await self._until_known(lambda: till.refund(sale.charge_id, amount, reason=step.name))
 
     async def _cancel(self, till: Terminal, step: of.Cancel) -> None:
         sale = self.record.sales.get(step.reference)
         if sale is None or self._approved(sale) is None:
             return
         sale.undone = True
-        self._told(await till.cancel(sale.charge_id))
+        await self._until_known(lambda: till.cancel(sale.charge_id))
 
     async def _confirm(self, till: Terminal, step: of.Confirm) -> None:
         sale = self.record.sales.get(step.reference)
@@ -217,6 +220,16 @@ class Counter:
         await asyncio.sleep(step.seconds)
 
     # -- below ----------------------------------------------------------------------------------------------
+
+    async def _until_known(self, ask: Callable[[], Awaitable[Payment]]) -> None:
+        """Ask, and ask for the same again while its outcome is not known: it is not to be done a second time."""
+        for _ in range(ASKS_AGAIN):
+            payment = await ask()
+            self._told(payment)
+            if payment.outcome is not Outcome.PENDING:
+                return
+            await asyncio.sleep(ASKS_AGAIN_AFTER)
+        self._told(await ask())
 
     def _told(self, payment: Payment) -> None:
         self.record.tell(self.now(), payment)

@@ -48,6 +48,7 @@ AT_CALLS: tuple[Kind, ...] = (
         {"match": {"call": "charge", "times": [2, 4, 5]}, "do": "drop_answer", "how": ["cut", "silence"]},
         {"match": {"call": "charge_search", "times": [1, 2, 4]}, "do": "drop_answer"},
     )),
+    Kind("drop_refunds",     0.002, 4 * ({"match": {"call": "refund", "nth": 1}, "do": "drop_answer"},)),
     Kind("cut",              0.002, ({"match": _N, "do": "cut"},)),
     Kind("drip",             0.002, ({"match": _N, "do": "drip", "seconds": [0.01, 1], "size": 64},)),
     Kind("corrupt",          0.003, ({"match": _N, "do": "corrupt", "at": [7, 40, 99, 333]},)),

@@ -146,6 +146,11 @@ def doubt_without_effect() -> AbstractContextManager[Any]:
     return mock.patch.object(finding, "WITHOUT_EFFECT", doubtful)
 
 
+def forgotten_refund() -> AbstractContextManager[Any]:
+    """A refund that is asked for again once its outcome has become known is another one."""
+    return mock.patch.object(finding, "unheard_refund", return_value=None)
+
+
 def no_offline_limits() -> AbstractContextManager[Any]:
     """Whatever cannot be sent is approved here."""
     return mock.patch.object(new_charge, "may_approve", return_value=None)
@@ -180,6 +185,7 @@ PLANTED: dict[str, tuple[Planted, frozenset[str]]] = {
     "belief in an answer for another amount": (belief_in_another_amount, frozenset({"books", "approval_kept"})),
     "a re-send after the shopper left": (sent_after_leaving, frozenset({"sent_after_leaving"})),
     "a doubt without effect": (doubt_without_effect, frozenset({"charged_once", "one_key"})),
+    "a forgotten refund": (forgotten_refund, frozenset({"refunded_once"})),
     "no limits offline": (no_offline_limits, frozenset({"offline"})),
     "a card number told": (card_number_told, frozenset({"secret"})),
     "silence is a refusal": (silence_is_a_refusal, frozenset({"books", "left_free", "charged_once"})),

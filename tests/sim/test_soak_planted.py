@@ -29,14 +29,15 @@ CHANCES: dict[str, tuple[Kind, ...]] = {
     "a re-sealed retry": (Kind("errors", 0.1, (ERRORS,)),),
     "belief in an answer for another amount": often("other_amount"),
     "a re-send after the shopper left": often("drop_answers"),
+    "a forgotten refund": often("drop_refunds"),
 }
 
 
 def short(name: str) -> Day:
     """A day of a few payments, in which the bug has its chance."""
     if name == "no limits offline":  # without a connection a charge is approved offline
-        return planned(3, 80, tuple(kind._replace(often=0.3) for kind in often("unreachable", "outage")))
-    return planned(3, SHORTER.get(name, 160), OFTEN + CHANCES.get(name, ()))
+        return planned(7, 80, tuple(kind._replace(often=0.3) for kind in often("unreachable", "outage")))
+    return planned(7, SHORTER.get(name, 160), OFTEN + CHANCES.get(name, ()))
 
 
 def offended(day: Day) -> set[str]:
