@@ -17,8 +17,8 @@ from hw.apdu_trace import command_words, piece_words, response_words
 from hw.atr import DIRECT, INVERSE
 from hw.ccid import Kind, Message
 from hw.errors import FramingError
-from hw.masking import masked_command, masked_response
-from hw.t1 import Block
+from hw.masking import asks_for_more, is_in_part, masked_command, masked_response
+from hw.t1 import Block, S
 from hw.trace import Language
 
 
@@ -132,6 +132,8 @@ def _is_whole(envelope: Envelope, frame: bytes) -> bool:
 
 
 _UNREADABLE: Final = "bytes that are no frame"
+_ATR: Final = bytes((DIRECT,)), bytes((INVERSE,))
+"""How an answer to reset begins."""
 
 
 class _Reading:
@@ -143,6 +145,8 @@ class _Reading:
         self._blocks = False  # T=1 is spoken
         self._goes_on = False  # the card has not said all of its answer yet
         self._chained = False  # nor we of our command
+        self._last: Block | None = None  # of ours with information
+        self._later = False  # whether that was not the first of its command
 
     def read(self, frame: bytes) -> tuple[bytes, str]:
         """The frame with nobody's card in it, and what it says."""
@@ -154,12 +158,15 @@ class _Reading:
             return frame, found.value
         if not found.kind.is_answer:
             self._asked = found.kind
+        if found.kind is Kind.POWER_ON:
+            self._goes_on = False
+            self._begin()
         words = ""
         if found.kind is Kind.XFR_BLOCK:
             data, words = self._command(found.data)
-        elif found.kind is Kind.DATA_BLOCK and self._asked is Kind.XFR_BLOCK:
+        elif found.kind is Kind.DATA_BLOCK and self._asked is Kind.XFR_BLOCK and not found.extends_time:
             data, words = self._answer(found.data)
-        elif found.kind is Kind.DATA_BLOCK and found.data[:1] not in (bytes((DIRECT,)), bytes((INVERSE,))):
+        elif found.kind is Kind.DATA_BLOCK and (self._asked is Kind.XFR_BLOCK or found.data[:1] not in _ATR):
             data = bytes(len(found.data))
         else:
             return frame, str(found)
@@ -171,25 +178,38 @@ class _Reading:
         self._blocks = block is not None
         if block is not None:
             return self._sent(block) if block.is_i else self._between(block, data)
-        self._goes_on = self._goes_on and data[1:2] == b"\xc0"  # GET RESPONSE
+        self._goes_on = self._goes_on and asks_for_more(data)
         masked = masked_command(data)
         return masked, command_words(masked)
 
     def _sent(self, block: Block) -> tuple[bytes, str]:
-        """Of a command in pieces the first has its header; what the others have, nobody can say."""
-        goes_on, self._chained = self._chained, block.more
-        inf = bytes(len(block.inf)) if goes_on else masked_command(block.inf)
-        words = piece_words(len(inf), more=block.more) if goes_on else command_words(inf, more=block.more)
+        """Of a command in pieces the first has its header; what the others have, nobody can say.
+
+        The last one once more, number and all, was sent again or echoed: it is what it was.
+        """
+        if block != self._last:
+            self._last, self._later = block, self._chained
+        self._chained = block.more
+        if self._later:
+            inf = bytes(len(block.inf))
+            words = piece_words(len(inf), more=block.more)
+        else:
+            self._goes_on = self._goes_on and asks_for_more(block.inf)
+            inf = masked_command(block.inf)
+            words = command_words(inf, more=block.more)
         return Block(block.pcb, inf, block.nad).encode(), f"I({block.number}) {words}"
 
     def _between(self, block: Block, data: bytes) -> tuple[bytes, str]:
-        if not block.is_r:  # after a new beginning the command is as well
-            self._chained = False
+        if not block.is_r and block.pcb & 0x1F == S.RESYNCH:  # after which the command is sent from its beginning
+            self._begin()
         return data, str(block)
+
+    def _begin(self) -> None:
+        self._last, self._chained, self._later = None, False, False
 
     def _answer(self, data: bytes) -> tuple[bytes, str]:
         if not self._blocks:
-            goes_on, self._goes_on = self._goes_on, len(data) > 2 and data[-2] == 0x61
+            goes_on, self._goes_on = self._goes_on, is_in_part(data, self._goes_on)
             masked = _piece(data) if goes_on or self._goes_on else masked_response(data)
             return masked, response_words(masked)
         block = _block(data)
@@ -197,8 +217,8 @@ class _Reading:
             return bytes(len(data)), ""
         if not block.is_i:
             return data, str(block)
-        goes_on, self._goes_on = self._goes_on, block.more
-        inf = _piece(block.inf) if goes_on or block.more else masked_response(block.inf)
+        goes_on, self._goes_on = self._goes_on, block.more or is_in_part(block.inf, self._goes_on)
+        inf = _piece(block.inf) if goes_on or self._goes_on else masked_response(block.inf)
         words = piece_words(len(inf), more=True) if block.more else response_words(inf)
         return Block(block.pcb, inf, block.nad).encode(), f"I({block.number}) {words}"
 

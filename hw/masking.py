@@ -173,6 +173,19 @@ def masked_response(apdu: bytes) -> bytes:
     return masked_objects(apdu[:-2]) + apdu[-2:]
 
 
+def asks_for_more(apdu: bytes) -> bool:
+    """Whether a command fetches the rest of an answer (GET RESPONSE, ISO/IEC 7816-4, section 7.6.1)."""
+    return apdu[1:2] == b"\xc0"
+
+
+def is_in_part(apdu: bytes, begun: bool) -> bool:
+    """Whether a card has more to say than this answer (61xx), and has said some of it, now or ``begun`` before.
+
+    Where the objects of such an answer begin in a later piece of it nobody can say: none of it may be shown.
+    """
+    return apdu[-2:-1] == b"\x61" and (begun or len(apdu) > 2)
+
+
 _TRACK: Final = re.compile(rb"([%;+!])([^?%;]*)\?")
 _NUMBER: Final = re.compile(rb"[0-9]{8,}")
 _HIDDEN: Final = re.compile(rb"(\*?[0-9]{0,6}\*{2,}[0-9]{0,4})(=|\^[^^]*\^)([0-9*]*)")

@@ -22,7 +22,7 @@ from hw.apdu import Command
 from hw.apdu_trace import command_words, response_words
 from hw.card import ChipCard, EntryMode
 from hw.errors import BadAddress, CardError, CardGone, LineError, LineGone, NoAnswer, ReaderError
-from hw.masking import masked_command, masked_response
+from hw.masking import asks_for_more, is_in_part, masked_command, masked_response
 from hw.pcsc_service import MUTE, NOTIFICATION, PRESENT, T0, UNAVAILABLE, UNAWARE, UNKNOWN, Service, load
 from hw.reader import Address, Capabilities, CardInserted, CardRemoved, Reader
 from hw.t0 import to_tpdu
@@ -54,15 +54,14 @@ class _Spoken:
         }
 
     def _command(self, apdu: bytes) -> bytes:
-        self._goes_on = self._goes_on and apdu[1:2] == _GET_RESPONSE
+        self._goes_on = self._goes_on and asks_for_more(apdu)
         return masked_command(apdu)
 
     def _answer(self, apdu: bytes) -> bytes:
-        goes_on, self._goes_on = self._goes_on, len(apdu) > 2 and apdu[-2:-1] == _MORE
+        goes_on, self._goes_on = self._goes_on, is_in_part(apdu, self._goes_on)
         return bytes(len(apdu[:-2])) + apdu[-2:] if goes_on or self._goes_on else masked_response(apdu)
 
 
-_GET_RESPONSE, _MORE = b"\xc0", b"\x61"
 _INSERT: Final = "Insert the card again, chip first and to the end; wipe its contacts."
 _PRESENT: Final = "Present a card with the contactless sign."
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from hw.apdu_trace import command_words, counted, piece_words, response_words
 from hw.errors import FramingError
-from hw.masking import masked_command, masked_response
+from hw.masking import asks_for_more, is_in_part, masked_command, masked_response
 from hw.pn532_frames import (
     ACK,
     BROKEN,
@@ -47,6 +47,7 @@ class _Spoken:
 
     def __init__(self) -> None:
         self._going_on: dict[int, bool] = {}
+        self._in_part = False  # the card has not said all of its answer yet
 
     def read(self, frame: bytes) -> tuple[bytes, str]:
         """The same frame with nobody's card data in it, and what it says."""
@@ -75,14 +76,20 @@ class _Spoken:
         lead, more, is_apdu = _lead(sender, asked, data)
         begun = self._going_on.get(sender, False)
         self._going_on[sender] = more if is_apdu else begun  # what comes between the pieces ends nothing
+        apdu = data[lead:]
         if more or begun:
-            rest, words = bytes(len(data) - lead), piece_words(len(data) - lead, more=more)
+            rest, words = bytes(len(apdu)), piece_words(len(apdu), more=more)
         elif sender == FROM_HOST:
-            rest = masked_command(data[lead:])
+            rest = masked_command(apdu)
             words = command_words(rest)
         else:
-            rest = masked_response(data[lead:])
+            in_part = self._in_part or is_in_part(apdu, begun=False)
+            rest = bytes(len(apdu[:-2])) + apdu[-2:] if in_part else masked_response(apdu)
             words = response_words(rest)
+        if is_apdu and sender != FROM_HOST and not more:
+            self._in_part = is_in_part(apdu, begun or self._in_part)
+        elif is_apdu and sender == FROM_HOST and apdu and not begun:  # an empty one asks for the next frame
+            self._in_part = self._in_part and asks_for_more(apdu)
         if not is_apdu:
             words = piece_words(len(rest), more=False)
         if sender != FROM_HOST and (error := data[0] & STATUS):

@@ -15,7 +15,16 @@ from hw.apdu import Command
 from hw.apdu_trace import command_words, response_words
 from hw.atr import parse_atr
 from hw.errors import FramingError, ProtocolError, ReaderError
-from hw.masking import MASKS, masked_command, masked_response, masked_text, masked_tracks, masked_value
+from hw.masking import (
+    MASKS,
+    asks_for_more,
+    is_in_part,
+    masked_command,
+    masked_response,
+    masked_text,
+    masked_tracks,
+    masked_value,
+)
 from hw.trace import Language
 from hw.vivopay_frames import (
     COMMANDS,
@@ -45,7 +54,6 @@ _PASS_THROUGH: Final = 0x2C
 _EXCHANGE: Final = 0x13
 _INTERFACE: Final = 1
 """Bytes of an exchange that say which of its interfaces the reader is to speak on."""
-_GET_RESPONSE, _MORE = b"\xc0", b"\x61"
 _UIDS: Final = (4, 7, 10)
 """Bytes of a card's anticollision number (ISO/IEC 14443-3)."""
 _SPOKEN: Final = frozenset((0x01, 0x05, 0x09, 0x0A, 0x0B, 0x18, 0x29, 0x61, 0x83))
@@ -106,7 +114,9 @@ class _Spoken:
         if not isinstance(found, Message) or found.command != _PASS_THROUGH:
             return masked(frame)
         if is_command(frame, found):
-            self._goes_on = self._goes_on and found.data[2:3] == _GET_RESPONSE
+            self._goes_on = self._goes_on and asks_for_more(found.data[_INTERFACE:])
+            return masked(frame)
+        if not found.data:  # refused, and asked again: it is no answer of the card's
             return masked(frame)
         goes_on, self._goes_on = self._goes_on, _is_piece(found.data, self._goes_on)
         if not goes_on and not self._goes_on:
@@ -133,7 +143,7 @@ class _Spoken:
 
 def _is_piece(data: bytes, goes_on: bool) -> bool:
     """Whether a card has more to say, and has said something already; it may look like something else."""
-    if len(data) <= 2 or data[-2:-1] != _MORE:
+    if not is_in_part(data, goes_on):
         return False
     return goes_on or not (_is_card(data) or _makes_sense(lambda: parse_atr(data)))
 

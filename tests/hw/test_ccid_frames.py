@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import pytest
@@ -14,7 +14,7 @@ from hw.apdu import Command
 from hw.ccid import Kind, Message
 from hw.envelope import Envelope, Signal
 from hw.errors import FramingError
-from hw.t1 import Block, i_block
+from hw.t1 import Block, R, S, i_block, r_block, s_block
 from tests.hw.test_ccid import MESSAGES
 
 GEM, ACS = gemcore_frames.ENVELOPE, acs_frames.ENVELOPE
@@ -262,6 +262,81 @@ def test_a_pin_in_a_chain_of_blocks_is_masked_wherever_it_is_cut(size: int) -> N
     assert shown[-1].data == read
     shown = traced(GEM, xfr(1, blocks[0]), xfr(1, bytes.fromhex("00C000C0")), xfr(1, read))
     assert shown[-1].data == read
+
+
+@pytest.mark.parametrize("size", [1, 5, 7])
+@pytest.mark.parametrize(
+    "again",
+    [
+        pytest.param(lambda sent: [sent], id="echoed"),
+        pytest.param(lambda sent: [block(1, r_block(0, R.EDC).encode()), sent], id="asked for again"),
+        pytest.param(
+            lambda _: [
+                block(1, s_block(S.WTX, b"\1").encode()),
+                xfr(1, s_block(S.WTX, b"\1", answer=True).encode()),
+            ],
+            id="more time",
+        ),
+        pytest.param(
+            lambda _: [
+                block(1, s_block(S.IFS, b"\x20").encode()),
+                xfr(1, s_block(S.IFS, b"\x20", answer=True).encode()),
+            ],
+            id="another size",
+        ),
+    ],
+)
+def test_a_pin_in_a_chain_of_blocks_stays_masked_whatever_comes_between_them(
+    size: int, again: Callable[[Message], list[Message]]
+) -> None:
+    verify = bytes.fromhex("00200080082412345678FFFFFF")
+    pieces = [verify[at : at + size] for at in range(0, len(verify), size)]
+    said: list[Message] = []
+    for number, piece in enumerate(pieces):
+        sent = xfr(1, i_block(number, piece, more=number < len(pieces) - 1).encode())
+        said += [sent, *again(sent)]
+    shown = [Block.decode(one.data) for one in traced(GEM, *said) if one.kind is Kind.XFR_BLOCK]
+    data = b"".join(one.inf for one in shown if one.is_i)
+    assert data.replace(b"\0", b"").strip(b"\x20\x80\x08") == b""
+    assert not {0x12, 0x34, 0x56, 0x78} & set(data)
+
+
+def test_a_command_of_the_next_card_is_none_of_the_last_one_s_blocks() -> None:
+    verify = bytes.fromhex("00200080082412345678FFFFFF")
+    pieces = [
+        xfr(1, i_block(number, inf, more=number == 0).encode())
+        for number, inf in enumerate((verify[:7], verify[7:]))
+    ]
+    read = xfr(1, i_block(0, bytes.fromhex("00B2010C00")).encode())
+    shown = traced(GEM, read, power_on(2), *pieces)
+    assert Block.decode(shown[-1].data).inf == bytes(6)
+    assert traced(GEM, pieces[0], power_on(2), read)[-1] == read
+
+
+TAIL = bytes.fromhex("4111111111111111D28122011234567890123F")
+"""A track whose first two digits are a tag, and the next two its length."""
+REST = bytes.fromhex("00C0000013")
+
+
+@pytest.mark.parametrize("t1", [False, True])
+@pytest.mark.parametrize("between", ["nothing", "a time extension", "a piece of nothing"])
+def test_the_last_piece_of_an_answer_may_look_whole(t1: bool, between: str) -> None:
+    def asked(number: int, apdu: bytes) -> Message:
+        return xfr(number, i_block(number, apdu).encode() if t1 else apdu)
+
+    def said(number: int, apdu: bytes) -> Message:
+        return block(number, i_block(number, apdu).encode() if t1 else apdu)
+
+    conversation = [asked(0, bytes.fromhex("00B2010C00")), said(0, b"\x57\x13\x61\x13"), asked(1, REST)]
+    if between == "a time extension":
+        conversation.append(Message(Kind.DATA_BLOCK, b"", 0, 1, b"\x80\1\0"))
+    if between == "a piece of nothing":
+        conversation += [said(1, b"\x61\x13"), asked(0, REST)]
+    shown = traced(GEM, *conversation, said(0, TAIL + b"\x90\0"), asked(1, REST), said(1, b"\x70\0\x90\0"))
+    first, last, whole = shown[1].data[3 * t1 :], shown[-3].data[3 * t1 :], shown[-1].data[3 * t1 :]
+    assert first[:4] == b"\0\0\x61\x13"
+    assert last[:21] == bytes(19) + b"\x90\0"
+    assert whole[:4] == b"\x70\0\x90\0"
 
 
 @given(envelope=ENVELOPES, frames=st.lists(st.binary(max_size=40) | MESSAGES, max_size=10))

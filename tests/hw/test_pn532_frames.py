@@ -316,6 +316,29 @@ def test_a_card_that_asks_for_time_between_the_pieces_of_its_answer_shows_nothin
     assert [parse(spoken.masked(one))[4:].strip(b"\0") for one in (first, wait, last)] == [b"", b"", b""]
 
 
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_card_that_says_where_the_rest_of_its_answer_is_shows_nothing_of_it(raw, empty):
+    """As behind the other readers: 61xx, and GET RESPONSE. The last piece would be read as objects here too."""
+    track = bytes.fromhex("4111111111111111D28122011234567890123F")
+
+    def asked(apdu):
+        return command(0x42, b"\2" + apdu) if raw else command(0x40, b"\1" + apdu)
+
+    def said(apdu):
+        return answer(0x42, b"\0\2" + apdu) if raw else answer(0x40, b"\0" + apdu)
+
+    read, rest = bytes.fromhex("00B2010C00"), bytes.fromhex("00C0000013")
+    says = [asked(read), said(b"\x57\x13\x61\x13"), asked(rest)]
+    says += [said(b"\x61\x13"), asked(rest)] if empty else []
+    says += [said(track + b"\x90\0"), asked(read), said(b"\x70\0\x90\0")]
+    spoken = language()
+    shown = [parse(spoken.masked(one))[4 if raw else 3 :] for one in says]
+    assert shown[1] == b"\0\0\x61\x13"
+    assert shown[-3] == bytes(19) + b"\x90\0"
+    assert shown[-1] == b"\x70\0\x90\0"
+
+
 @given(st.lists(st.binary(max_size=80) | payloads.map(build), max_size=5))
 def test_telling_and_masking_never_fail_and_keep_the_size(some):
     spoken = language()

@@ -432,6 +432,20 @@ def test_an_answer_in_pieces_shows_nothing_and_the_next_one_does(size: int) -> N
     assert bytes.fromhex("476173") in seen[-1]
 
 
+@pytest.mark.parametrize("between", [(4, b""), (0, b"\x61\x13")], ids=["refused by its CRC", "a piece of nothing"])
+def test_the_last_piece_of_an_answer_may_look_whole(between: tuple[int, bytes]) -> None:
+    """Its first two digits would be a tag, and the next two its length."""
+    rest = build_command(0x2C, 0x13, b"\x20\0\xc0\0\0\x13")
+    track = bytes.fromhex("4111111111111111D28122011234567890123F")
+    says = [build_answer(0x2C, 0, b"\x57\x13\x61\x13"), rest, build_answer(0x2C, *between), rest]
+    line = language()
+    for sent in says:
+        line.masked(sent)
+    last = parse(line.masked(build_answer(0x2C, 0, track + b"\x90\0")))
+    assert isinstance(last, Message)
+    assert last.data == bytes(19) + b"\x90\0"
+
+
 def test_a_card_s_number_and_its_answer_to_reset_are_no_pieces() -> None:
     line = language()
     for data in ("01 04A161C3", "3B650000616361 6861", "3B E0 00 00 81 31 FE 45 EB"):
