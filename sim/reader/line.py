@@ -143,8 +143,9 @@ class PtyLine:
     def _take(self, packet: bytes) -> None:
         """One packet, which is either what the driver has written, or what it has done (tty_ioctl(4), TIOCPKT)."""
         if packet[0] == termios.TIOCPKT_DATA:
-            self._coming.append(packet[1:])
-            self._heeded = False
+            if len(packet) > 1:  # what was dropped the moment before is told as nothing
+                self._coming.append(packet[1:])
+                self._heeded = False
         elif packet[0] & termios.TIOCPKT_FLUSHREAD:
             self._heeded = True
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import termios
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hw.errors import CardError, LineGone
+from hw.line import DescriptorLink
 from hw.link import open_link
 from hw.magstripe import parse
 from hw.pan import check_pan, mask_pan
@@ -147,6 +149,26 @@ def test_what_a_driver_asks_is_heard_while_its_listening_is_waited_for() -> None
             with pytest.raises(LineGone):
                 await waiting
         await link.close()
+
+    asyncio.run(main())
+
+
+def test_what_is_dropped_before_it_is_heard_is_nothing_that_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    packets = [bytes((termios.TIOCPKT_FLUSHREAD,)), b"\0", b"\0asked"]
+
+    class Master(DescriptorLink):
+        async def read(self) -> bytes:
+            return packets.pop(0)
+
+    monkeypatch.setattr("sim.reader.line.DescriptorLink", Master)
+
+    async def main() -> None:
+        line = PtyLine()
+        await line.listening()
+        assert await line.read() == b"asked"
+        packets[:] = [bytes((termios.TIOCPKT_FLUSHREAD,)), b"\0", b"\0asked", b"\0again"]
+        assert [await line.read() for _ in range(2)] == [b"asked", b"again"]
+        await line.close()
 
     asyncio.run(main())
 
