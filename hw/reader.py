@@ -22,7 +22,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import TracebackType
 from typing import ClassVar, Final, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -296,7 +296,7 @@ def open_reader(url: str) -> Reader:
     """The reader that a URL names, not open yet: enter it with ``async with``.
 
     Drivers are those of `DRIVERS` and those that other packages add by entry points of the group `GROUP`.
-    Raises BadAddress, and NotSupported for a driver that there is not.
+    Raises BadAddress, and NotSupported for a driver that there is not, or that does not load.
     """
     address = parse_address(url)
     return _driver(address.driver)(address)
@@ -309,10 +309,26 @@ def _driver(name: str) -> type[Reader]:
         return ours
     added = {point.name: point for point in entry_points(group=GROUP)}
     if name in added:
-        theirs: type[Reader] = added[name].load()
-        return theirs
+        return _added(added[name])
     known = ", ".join((*DRIVERS, *sorted(added)))
     raise NotSupported(f"there is no driver named {name!r} (there are: {known})")
+
+
+def _added(point: EntryPoint) -> type[Reader]:
+    """Another package's driver; NotSupported where that does not load, or is none."""
+    try:
+        theirs = point.load()
+    except (ImportError, AttributeError) as error:
+        raise NotSupported(
+            f"the driver {point.name!r} ({point.value}) does not load: {error}",
+            advice="Install its package anew, with what it needs.",
+        ) from error
+    if not (isinstance(theirs, type) and issubclass(theirs, Reader)):
+        raise NotSupported(
+            f"{point.name!r} ({point.value}) is no driver of readers",
+            advice="Whoever wrote its package has to name a class of hw.reader.Reader there.",
+        )
+    return theirs
 
 
 __all__ = [

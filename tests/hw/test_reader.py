@@ -8,6 +8,7 @@ import pty
 import tty
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -311,6 +312,24 @@ def test_what_the_driver_can_do() -> None:
     reader = open_reader("magstripe:///dev/ttyS1")
     assert reader.capabilities == Capabilities(stripe=True)
     assert not reader.capabilities.encrypts
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("nowhere_at_all:Reader", "does not load: No module named 'nowhere_at_all'"),
+        ("hw.reader:Nothing", "does not load: module 'hw.reader' has no attribute 'Nothing'"),
+        ("hw.reader:Sale", "is no driver of readers"),
+        ("hw.reader:open_reader", "is no driver of readers"),
+    ],
+)
+def test_another_package_s_driver_that_is_none(target: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = EntryPoint("acme", target, "tillwright.readers")
+    monkeypatch.setattr("hw.reader.entry_points", lambda group: [theirs] if group == theirs.group else [])
+    with pytest.raises(NotSupported) as caught:
+        open_reader("acme:///dev/ttyS1")
+    assert f"'acme' ({target}) {why}" in str(caught.value)
+    assert caught.value.advice
 
 
 @pytest.mark.parametrize(
