@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hw.finding import Port
     from hw.probing import Probed
     from hw.selftest import Step
+    from hw.trace import Tracer
 
 READER_FAILED: Final = 5
 _TIMEOUT: Final = click.option(
@@ -172,11 +173,24 @@ def trace(common: Common, url: str, file: IO[str], timeout: float) -> None:
                     await card.release()
 
     facts = asyncio.run(record())
+    if (why := _unwritten(file, reader.tracer)) is not None:
+        raise click.ClickException(f"{file.name}: the trace is not whole: {why.strerror or why}")
     counts = reader.statistics
     frames = counts.frames_in + counts.frames_out
     if file.name != "<stdout>":
         told = f"{in_words(facts)}; {counted(frames, 'frame')} in {file.name}"
         common.screen.result({**facts, "event": "result", "frames": frames, "exit_code": 0}, [printable(told)])
+
+
+def _unwritten(file: IO[str], tracer: Tracer) -> OSError | None:
+    """Why a trace did not reach its file, as a disk is full; None where it did. A stdout may have heard enough."""
+    if file.name == "<stdout>":
+        return None
+    try:
+        file.flush()
+    except OSError as error:
+        return error
+    return tracer.failed
 
 
 # -- in words ---------------------------------------------------------------------------------------------------

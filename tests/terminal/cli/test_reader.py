@@ -238,6 +238,15 @@ def test_what_a_trace_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["reader", "trace", f"magstripe://{silent}", str(tmp_path / "no" / "file")]) == 2
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_trace_that_is_not_written_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with running("emulate", "pn532", "--tap") as url:
+        assert main(["reader", "trace", url, "/dev/full"]) == 2
+    told = capsys.readouterr()
+    assert "/dev/full: the trace is not whole: No space left on device" in told.err
+    assert "frames in" not in told.out
+
+
 def test_watch_shows_cards_masked(capsys: pytest.CaptureFixture[str]) -> None:
     with running("emulate", "pn532", "--tap", "--present-every", "1.5") as url:
         assert main(["reader", "watch", url, "--count", "2"]) == 0
