@@ -51,13 +51,22 @@ class Bench:
         try:
             self.capabilities = open_reader(self.url).capabilities
         except (BadAddress, NotSupported) as error:
-            raise pytest.UsageError(f"{error} {error.advice}".rstrip()) from None
+            raise pytest.UsageError(f"{error}\n       {error.advice}".rstrip()) from None
+        self._look_at(config.getoption("--reader-report"))
         self.firmware = ""
         self.events: list[ReaderEvent] = []
         """Of the test that runs."""
         self.counts: Counter[str] = Counter()
         self.round_trips: list[float] = []
         self.outcomes: dict[str, str] = {}
+
+    def _look_at(self, report: str | None) -> None:
+        """Nobody is to present cards for a report that can then not be written."""
+        try:
+            if report is not None:
+                Path(report).open("a").close()
+        except OSError as error:
+            raise pytest.UsageError(f"--reader-report {report}: {error.strerror}") from None
 
     def run(self, work: Callable[[Reader], Awaitable[T]], write: Callable[[str], object] | None = None) -> T:
         """Do something with the reader, open for that time. ``write`` is given the lines of a trace."""

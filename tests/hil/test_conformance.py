@@ -159,6 +159,10 @@ def test_nobody_there_is_told_and_fails(tmp_path: Path) -> None:
         (("--reader", "punchcard:///dev/ttyS1"), "there is no driver named 'punchcard'"),
         (("--reader", "pn532:///dev/ttyS1?chip_baud=fast"), "chip_baud is one of"),
         (("--reader", "pn532:///dev/ttyS1", "-n", "2"), "leave out -n"),
+        (
+            ("--reader", "sim://visa-credit", "--reader-report", "no/such/report.json"),
+            "--reader-report no/such/report.json: No such file or directory",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(arguments: tuple[str, ...], why: str, tmp_path: Path) -> None:
