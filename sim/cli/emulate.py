@@ -28,7 +28,7 @@ class EmulationFailed(click.ClickException):
 @click.command()
 @click.argument("reader", type=click.Choice(DRIVERS))
 @click.option("--pty", is_flag=True, help="On a new serial device, whose path is printed; the default.")
-@click.option("--socket", is_flag=True, help="Behind a TCP port of this machine; its URL is printed.")
+@click.option("--socket", is_flag=True, help="Behind a TCP port of this machine: prints socket://HOST:PORT.")
 @click.option("--card", default="visa-credit", show_default=True, metavar="NAME", help="A card, by what it is for.")
 @click.option("--tap", is_flag=True, help="Hold the card to it at once, and leave it there.")
 @click.option("--insert", is_flag=True, help="Insert the card at once, and leave it there.")

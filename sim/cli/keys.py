@@ -16,9 +16,19 @@ def check_keys(otherwise: str) -> None:
     loop = asyncio.get_running_loop()
     try:
         loop.add_reader(sys.stdin.fileno(), int)
+        loop.remove_reader(sys.stdin.fileno())
     except PermissionError:  # a file: it is never not ready, and so cannot be waited for
         raise click.UsageError(f"There is no keyboard to press ENTER on: say {otherwise}.") from None
-    loop.remove_reader(sys.stdin.fileno())
+    if _in_the_background(sys.stdin.fileno()):
+        raise click.UsageError(f"The keyboard is not heard in the background: say {otherwise}.")
+
+
+def _in_the_background(keys: int) -> bool:
+    """A shell's job that reads its terminal from there is stopped."""
+    try:
+        return os.tcgetpgrp(keys) != os.getpgrp()
+    except OSError:  # no terminal, or not the one that we were started from
+        return False
 
 
 async def presses() -> AsyncIterator[None]:

@@ -20,7 +20,7 @@ class ReplayFailed(click.ClickException):
 @click.command()
 @click.argument("file", type=click.File(encoding="utf-8"))
 @click.option("--pty", is_flag=True, help="On a new serial device, whose path is printed; the default.")
-@click.option("--socket", is_flag=True, help="Behind a TCP port of this machine; its URL is printed.")
+@click.option("--socket", is_flag=True, help="Behind a TCP port of this machine: prints socket://HOST:PORT.")
 @click.option("--driver", type=click.Choice(list(DIALECTS)), help="Whose frames they are; else told by themselves.")
 @click.option("--tolerant", is_flag=True, help="Go on where the driver does something else than was recorded.")
 @click.option("--paced", is_flag=True, help="Take the time that the reader took.")
@@ -69,4 +69,5 @@ def replay(
     try:
         run_until_ended(run())
     except ReaderError as error:
-        raise ReplayFailed(f"{error}\n{error.advice}".rstrip()) from None
+        advice = error.advice or "A trace is what `till reader trace URL FILE` writes."
+        raise ReplayFailed(f"{file.name}: {error}\n{advice}") from None

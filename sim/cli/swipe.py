@@ -58,6 +58,8 @@ def swipe(
         click.echo(json.dumps({"event": event, **facts}) if as_json else plain)
 
     async def run() -> None:
+        if every is None and not at_once:
+            check_keys("--at-once or --every")
         async with AsyncExitStack() as stack:
             line: Line
             if device is None:
@@ -72,7 +74,6 @@ def swipe(
             if every is not None:
                 when = _each(every)
             elif not at_once:
-                check_keys("--at-once or --every")
                 when = presses()
             reader = MagstripeEmulator(line, make)
             async for _ in when:

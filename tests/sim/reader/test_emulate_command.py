@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -24,6 +25,7 @@ from hw.magstripe import MagstripeReader
 from hw.reader import Reader, open_reader
 from hw.trace import Tracer
 from sim.cli.emulate import MAKES, emulate
+from sim.cli.keys import check_keys
 from sim.cli.replay import replay
 from sim.reader.magstripe import AS_SHIPPED, FORMATS, SETTABLE
 from tests.hil.emulated import environment, kept
@@ -291,6 +293,22 @@ def test_without_keys_it_says_what_to_say_and_is_never_ready() -> None:
     assert "say --tap, --insert, --swipe or --present-every" in done.stderr
 
 
+def test_a_shells_background_has_no_keys_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    keyboard, stdin = os.openpty()
+
+    async def main() -> None:
+        check_keys("--tap")  # it is not the terminal that we were started from
+        monkeypatch.setattr(os, "tcgetpgrp", lambda keys: os.getpgrp())
+        check_keys("--tap")
+        monkeypatch.setattr(os, "tcgetpgrp", lambda keys: os.getpgrp() + 1)
+        with pytest.raises(click.UsageError, match="in the background: say --tap"):
+            check_keys("--tap")
+
+    with os.fdopen(stdin) as keys, os.fdopen(keyboard):
+        monkeypatch.setattr(sys, "stdin", keys)
+        asyncio.run(main())
+
+
 async def recorded() -> str:
     lines: list[str] = []
     async with started("emulate", "pn532", "--tap", "--json") as process:
@@ -328,7 +346,7 @@ def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     file.write_text("hello\n")
     done = CliRunner().invoke(replay, [str(file)])
     assert done.exit_code == 5
-    assert "line 1 of the trace is no frame" in done.output
+    assert f"{file}: line 1 of the trace is no frame\nA trace is what `till reader trace" in done.output
     swipe = b"%B4761730000000119^X^28122010000?;4761730000000119=28122010000?\r".hex()
     file.write_text(json.dumps({"t": 0, "way": "in", "frame": swipe}) + "\n")
     done = CliRunner().invoke(replay, [str(file), "--socket", "--driver", "magstripe"])

@@ -142,14 +142,14 @@ def test_what_it_refuses(arguments: list[str], code: int, why: str) -> None:
     assert why in result.output
 
 
-def test_without_a_keyboard_it_says_what_to_do() -> None:
-    async def main() -> tuple[int | None, str]:
+def test_without_a_keyboard_it_says_what_to_do_and_is_never_ready() -> None:
+    async def main() -> tuple[int | None, str, str]:
         process = await asyncio.create_subprocess_exec(
             *COMMAND, "--pty", stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE
         )
-        _, complaint = await process.communicate()
-        return process.returncode, complaint.decode()
+        told, complaint = await process.communicate()
+        return process.returncode, told.decode(), complaint.decode()
 
-    code, complaint = asyncio.run(main())
-    assert code == 2
+    code, told, complaint = asyncio.run(main())
+    assert (code, told) == (2, "")
     assert "say --at-once or --every" in complaint
