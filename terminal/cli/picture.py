@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
@@ -26,6 +26,9 @@ from terminal.money import Amount
 REDRAWN = 4
 """Times a second that what moves is drawn."""
 
+LETTERS_NEED = 12
+"""Rows of a terminal that large letters have to fit into, with their frame and two rows of words below them."""
+
 
 @dataclass
 class _Pairing:
@@ -39,15 +42,15 @@ class _Pairing:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         left = max(0, int(self.left - (self.clock() - self.since)))
         dot = "█" if "utf" in options.encoding.lower() else "#"
-        lines = large(self.code, dot * 2)
-        if max(map(len, lines)) > options.max_width - 6:
-            lines = large(self.code, dot)
-        if max(map(len, lines)) > options.max_width - 6:
-            lines = []
-        text = Text("\n".join(["", *lines, ""]), style="bold cyan", no_wrap=True)
-        text.append(f"\nType {self.code} into the merchant's portal: ", style="default not bold")
-        text.append(f"{left} s left", style="bold yellow" if left > 30 else "bold red")
-        yield Panel(text, title="Pairing code", expand=False, padding=(0, 2))
+        words = Text(f"Type {self.code} into the merchant's portal: ")
+        words.append(f"{left} s left", style="bold yellow" if left > 30 else "bold red")
+        shown: list[RenderableType] = [words]
+        for size in (2, 1) if console.size.height > LETTERS_NEED else ():
+            lines = large(self.code, dot * size)
+            if max(map(len, lines)) <= options.max_width - 6:
+                shown.insert(0, Text("\n".join(["", *lines, ""]), style="bold cyan", no_wrap=True))
+                break
+        yield Panel(Group(*shown), title="Pairing code", expand=False, padding=(0, 2))
 
 
 def _download(event: events.Downloading) -> RenderableType:
@@ -61,9 +64,11 @@ def _download(event: events.Downloading) -> RenderableType:
     return row
 
 
-def _present(amount: Amount) -> RenderableType:
-    text = Text.assemble("\n", (str(amount), "bold"), "\n\nPresent your card\n", justify="center")
-    return Panel(text, expand=False, padding=(0, 8), border_style="cyan")
+def _present(amount: Amount, width: int) -> RenderableType:
+    words = "Present your card"
+    text = Text.assemble("\n", (str(amount), "bold"), f"\n\n{words}\n", justify="center")
+    beside = max(0, min(8, (width - 2 - len(words)) // 2))
+    return Panel(text, expand=False, padding=(0, beside), border_style="cyan")
 
 
 class Picture:
@@ -88,7 +93,7 @@ class Picture:
             case events.Downloading():
                 self._show(_download(event))
             case events.CardWanted():
-                self._show(_present(event.amount))
+                self._show(_present(event.amount, self._console.width))
             case events.CardRefused():
                 self._console.print(Text(f"! {describe(event)}", style="yellow"))
             case events.LevelReached():

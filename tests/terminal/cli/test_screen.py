@@ -214,9 +214,11 @@ def test_large_letters() -> None:
 # -- the picture ------------------------------------------------------------------------------------------------
 
 
-def picture(width: int = 100) -> tuple[Picture, io.StringIO, list[float]]:
+def picture(width: int = 100, height: int = 25) -> tuple[Picture, io.StringIO, list[float]]:
     stream, time = io.StringIO(), [0.0]
-    console = Console(file=stream, force_terminal=True, width=width, highlight=False, color_system=None)
+    console = Console(
+        file=stream, force_terminal=True, width=width, height=height, highlight=False, color_system=None
+    )
     return Picture(console, lambda: time[0]), stream, time
 
 
@@ -260,12 +262,31 @@ def test_the_seconds_run_down_between_polls() -> None:
     assert "200 s left" in stream.getvalue()
 
 
-@pytest.mark.parametrize("width", [20, 50, 200])
-def test_a_narrow_terminal_shows_the_code_all_the_same(width: int) -> None:
-    drawing, stream, _ = picture(width)
+def words(drawn: str) -> str:
+    return " ".join(drawn.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 25), (40, 12), (50, 25), (80, 8), (200, 25), (200, 8)])
+def test_a_small_terminal_shows_the_code_and_how_long_it_stands_all_the_same(width: int, height: int) -> None:
+    drawing, stream, _ = picture(width, height)
     drawing.event(code())
     drawing.close()
-    assert "K7M3NP" in stream.getvalue()
+    assert "Type K7M3NP into the merchant's portal: 300 s left" in words(stream.getvalue())
+
+
+def test_large_letters_are_left_out_where_they_would_push_the_words_out() -> None:
+    for height, there in ((12, False), (13, True)):
+        drawing, stream, _ = picture(100, height)
+        drawing.event(code())
+        drawing.close()
+        assert ("█" in stream.getvalue()) is there
+
+
+def test_a_narrow_terminal_says_what_to_do_with_the_card() -> None:
+    drawing, stream, _ = picture(21)
+    drawing.event(events.CardWanted(at=NOW, amount=Amount(1250, "EUR"), reference="order-17"))
+    drawing.close()
+    assert "Present your card" in stream.getvalue()
 
 
 def test_a_code_of_other_letters_is_shown_as_it_is() -> None:
