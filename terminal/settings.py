@@ -190,7 +190,8 @@ def parse(text: bytes | str, source: str = FILE_NAME) -> Settings:
     except SettingsError as error:
         raise SettingsError(f"{source}: {error}", advice=error.advice) from None
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{source}: {error}") from None
+        advice = 'The names and their values are in docs/operations.md, "Settings".'
+        raise SettingsError(f"{source}: {error}", advice=advice) from None
 
 
 def load(home: Path | str) -> Settings:

@@ -23,6 +23,7 @@ def activate(common: Common) -> None:
         await till.activate()
         return till.level.value
 
+    common.after_a_stop = "`till activate` goes on from the level that was reached."
     settings = load(common.home)
     level = with_terminal(common, settings, secret_of(settings), work)
     facts = {"event": "result", "level": level, "exit_code": 0}

@@ -109,6 +109,8 @@ def _show(common: Common, found: Reconciliation) -> int:
 def _lines(found: Reconciliation) -> list[str]:
     if not found.offered:
         return [f"This host offers no look-up (host.offers_lookup): {_payments(found)} could not be compared."]
+    if not found.rows:
+        return ["there are no payments in the journal to compare with the host"]
     text = []
     if found.differences:
         rows: list[tuple[str, ...]] = [("when", "kind", "amount", "here", "reference", "charge", "difference")]

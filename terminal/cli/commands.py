@@ -108,7 +108,8 @@ class Commands(click.Group):
             return add_common_options(loaded)
         below = " ".join((*self._path, cmd_name, ""))
         if any(path[0] == cmd_name for path in self._found) or any(name.startswith(below) for name in OWN):
-            return Commands(cmd_name, (*self._path, cmd_name))
+            path = (*self._path, cmd_name)
+            return Commands(cmd_name, path, help=FOREIGN.get(" ".join(path), ""))
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

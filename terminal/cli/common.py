@@ -39,6 +39,8 @@ class Common:
     """No single payment is under way: what becomes of any is told as it happens."""
     payment: PaymentChanged | None = None
     """The payment under way, as it last changed."""
+    after_a_stop: str = ""
+    """What to do after a Ctrl-C of which no payment is known to be left open."""
     _screen: Screen | None = None
 
     @property

@@ -112,7 +112,7 @@ def report(error: BaseException, common: Common) -> int:
     message, advice, code = _told(error, common)
     common.close_screen()
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        _say(error.ctx.get_usage())
+        _say(error.ctx.get_help() if _is_bare(error) else error.ctx.get_usage())
     _say(f"till: {printable(message)}")
     if advice:
         _say(f"      {printable(advice)}")
@@ -142,8 +142,11 @@ def _told(error: BaseException, common: Common) -> tuple[str, str, int]:
         return message, f"Run: pip install '{common.extension.needs}'", USAGE
     if isinstance(error, click.ClickException):
         # A command that is not ours may know its code; click's own 1 would read as declined.
+        code = error.exit_code if error.exit_code != DECLINED else USAGE
+        if _is_bare(error):
+            return "no command was given", "", code
         message, _, advice = error.format_message().partition("\n")
-        return message, advice, error.exit_code if error.exit_code != DECLINED else USAGE
+        return message, " ".join(advice.split()), code
     if code == UNEXPECTED:
         again = "Run it again with --verbose to see where, and report it."
         message = f"an error of this program: {type(error).__name__}"
@@ -153,6 +156,11 @@ def _told(error: BaseException, common: Common) -> tuple[str, str, int]:
     if (left := _left_open(common)) is not None:
         return str(error), _outcome_unknown(left), IN_DOUBT
     return str(error), getattr(error, "advice", ""), code
+
+
+def _is_bare(error: click.ClickException) -> bool:
+    """A group was called without a command: click says so by an error whose message is the whole help."""
+    return type(error).__name__ == "NoArgsIsHelpError"
 
 
 def _is_foreign(error: ModuleNotFoundError) -> bool:
@@ -179,7 +187,7 @@ def _stopped(common: Common) -> tuple[str, str]:
     if payment := _left_open(common):
         message = f"interrupted: payment {payment.payment_id} is in the journal, its outcome unknown"
         return message, how_to_go_on(payment.kind, payment.reference)
-    return "interrupted", "A payment that was under way is in the journal: `till journal --open`."
+    return "interrupted", common.after_a_stop
 
 
 def _say(text: str) -> None:

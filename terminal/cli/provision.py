@@ -58,7 +58,7 @@ def provision(
     the keystore is a credentials file, else TILL_PASSPHRASE (others of the same user can read an environment),
     else a passphrase that is asked for twice.
     """
-    document = terminal_home.parse_document(_read(source))
+    document = _document(source)
     settings_file.check_url(url)
     if (common.home / terminal_home.VAULT_FILE).exists():
         raise KeystoreError(
@@ -94,8 +94,14 @@ def provision(
     common.screen.result(facts, [told])
 
 
-def _read(source: BinaryIO) -> bytes:
+def _document(source: BinaryIO) -> terminal_home.DeviceDocument:
+    advice = "Give --from the file that the host's operator has handed over for this device."
     text = source.read(LARGEST_DOCUMENT + 1)
     if len(text) > LARGEST_DOCUMENT:
-        raise SettingsError(f"the device document is longer than {LARGEST_DOCUMENT} bytes")
-    return text
+        raise SettingsError(
+            f"{source.name}: the device document is longer than {LARGEST_DOCUMENT} bytes", advice=advice
+        )
+    try:
+        return terminal_home.parse_document(text)
+    except SettingsError as error:
+        raise SettingsError(f"{source.name}: {error}", advice=advice) from None

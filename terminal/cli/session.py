@@ -38,6 +38,9 @@ def with_terminal(
     Whatever a person is to be asked for is asked for before: the event loop takes a Ctrl-C for its own.
     """
     log.guard_last_resort()
+    common.after_a_stop = (
+        common.after_a_stop or "A payment that was under way is in the journal: `till journal --open`."
+    )
     return asyncio.run(_with_terminal(common, settings, secret, work))
 
 

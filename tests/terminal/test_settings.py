@@ -61,6 +61,12 @@ def test_what_makes_no_sense_is_named(text, named):
         parse(text)
 
 
+def test_a_name_that_is_none_leads_to_those_that_are():
+    with pytest.raises(SettingsError, match=r"settings\.toml: .*raeder") as refused:
+        parse("raeder = 'sim://visa-credit'")
+    assert "docs/operations.md" in refused.value.advice
+
+
 def test_a_file_does_not_say_where_it_is(tmp_path):
     (tmp_path / module.FILE_NAME).write_text('home = "/elsewhere"\n')
     with pytest.raises(SettingsError, match="home is the folder that this file is in"):

@@ -93,6 +93,10 @@ def silent(world: World) -> None:
     world.fault({"match": {"call": "charge"}, "do": "drop_answer"})
 
 
+def test_an_empty_journal_does_not_pass_for_books_that_agree(shop: Shop) -> None:
+    assert shop.lines("reconcile") == (0, ["there are no payments in the journal to compare with the host"])
+
+
 def test_books_that_agree_and_one_altered_row(shop: Shop) -> None:
     for n, amount in enumerate(("12.00", "20.00", "7.51", "9.99")):
         shop.charge(amount, f"order-{n}")

@@ -69,6 +69,7 @@ def test_help_lists_every_command_and_the_exit_codes(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert main(["reader", "--help"]) == 0
     readers = capsys.readouterr().out
+    assert "\n  Find, test and watch card readers.\n" in readers
     for name, own in OWN.items():
         group, _, last = name.rpartition(" ")
         assert f"  {last} " in (readers if group else text)
@@ -91,7 +92,13 @@ def test_every_command_has_its_help_and_the_common_options(name: str, capsys: py
 
 def test_without_a_word_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "provision" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "\n  provision  Give this terminal" in told
+    assert "?" not in told
+    assert told.endswith("\ntill: no command was given\n")
+    assert main(["--json", "reader"]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["message"], told["exit_code"]) == ("no command was given", 2)
 
 
 def test_an_unknown_command_is_told_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:

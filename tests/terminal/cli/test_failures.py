@@ -160,7 +160,9 @@ def test_an_error_after_a_settled_payment_is_its_own(capsys: pytest.CaptureFixtu
 
 def test_interrupted_it_says_where_the_payment_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert failures.report(KeyboardInterrupt(), Common()) == 130
-    assert "journal" in capsys.readouterr().err
+    assert capsys.readouterr().err == "till: interrupted\n"
+    assert failures.report(KeyboardInterrupt(), Common(after_a_stop="Begin again.")) == 130
+    assert capsys.readouterr().err == "till: interrupted\n      Begin again.\n"
     assert failures.report(KeyboardInterrupt(), Common(payment=changed("in_flight"))) == 130
     assert "payment p1 is in the journal" in capsys.readouterr().err
 
@@ -170,6 +172,12 @@ def test_a_module_of_ours_that_is_missing_is_our_error() -> None:
     assert failures.report(ModuleNotFoundError("x", name="sim.gone"), common) == 70
     assert failures.report(ModuleNotFoundError("x", name="starlette.routing"), common) == 2
     assert failures.report(ModuleNotFoundError("x", name="starlette"), Common()) == 70
+
+
+def test_what_click_says_in_lines_is_said_without_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    missing = click.MissingParameter("Choose from:\n\tpn532,\n\tacs", param_type="argument", param_hint="READER")
+    assert failures.report(missing, Common()) == 2
+    assert capsys.readouterr().err == "till: Missing argument READER. Choose from:\n      pn532, acs\n"
 
 
 def test_a_usage_error_shows_the_usage(capsys: pytest.CaptureFixture[str]) -> None:

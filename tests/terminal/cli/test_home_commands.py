@@ -147,6 +147,15 @@ def test_provision_refuses_a_document_without_end(
     assert "longer than" in capsys.readouterr().err
 
 
+def test_a_document_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "README.md"
+    path.write_text("# canary horse")
+    assert main(["provision", "--from", str(path), "--host", NOBODY, "--home", str(tmp_path / "new")]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"till: {path}: the device document is not JSON\n      Give --from the file ")
+    assert "canary" not in err
+
+
 def test_provision_leaves_a_terminal_alone(home: Path, device: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (home / "vault").read_bytes()
     assert main(["provision", "--from", str(device), "--host", NOBODY, "--home", str(home)]) == 2
