@@ -18,7 +18,7 @@ class ReplayFailed(click.ClickException):
 
 
 @click.command()
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File(encoding="utf-8", errors="replace"))
 @click.option("--pty", is_flag=True, help="On a new serial device, whose path is printed; the default.")
 @click.option("--socket", is_flag=True, help="Behind a TCP port of this machine: prints socket://HOST:PORT.")
 @click.option("--driver", type=click.Choice(list(DIALECTS)), help="Whose frames they are; else told by themselves.")

@@ -343,10 +343,11 @@ def test_a_replay_says_when_it_is_over_and_ends_with_5_at_a_deviation(tmp_path: 
 
 def test_what_cannot_be_replayed_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "reader.trace"
-    file.write_text("hello\n")
-    done = CliRunner().invoke(replay, [str(file)])
-    assert done.exit_code == 5
-    assert f"{file}: line 1 of the trace is no frame\nA trace is what `till reader trace" in done.output
+    for said in (b"hello\n", b"\x7fELF\xff\xfe\n"):
+        file.write_bytes(said)
+        done = CliRunner().invoke(replay, [str(file)])
+        assert done.exit_code == 5
+        assert f"{file}: line 1 of the trace is no frame\nA trace is what `till reader trace" in done.output
     swipe = b"%B4761730000000119^X^28122010000?;4761730000000119=28122010000?\r".hex()
     file.write_text(json.dumps({"t": 0, "way": "in", "frame": swipe}) + "\n")
     done = CliRunner().invoke(replay, [str(file), "--socket", "--driver", "magstripe"])
