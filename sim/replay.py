@@ -147,7 +147,7 @@ class Replay:
         number = self._found(self._dialect.plain(masked), self._dialect.kind(masked))
         if number is None:
             if not self._tolerant:
-                raise self._deviation(frame)
+                raise self._deviation(masked)
             return
         self._next = number + 1
         self.played += 1

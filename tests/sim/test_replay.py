@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from hw import gemcore_frames
 from hw.apdu import Command
 from hw.card import ChipCard
+from hw.ccid import Kind, Message
 from hw.errors import CardGone, LineError, LineGone, ProtocolError, ReaderError
 from hw.reader import Reader, open_reader
+from hw.t1 import i_block
 from hw.trace import Tracer
 from sim.dialects import DIALECTS
 from sim.reader.ccid import Fault as CcidFault
@@ -22,7 +26,7 @@ from sim.reader.magstripe import MagstripeEmulator
 from sim.reader.memory import MemoryLine
 from sim.reader.pn532 import Fault as Pn532Fault
 from sim.reader.presenting import PRESENTERS, Way
-from sim.replay import Deviation, Recording, Replay, Replayed, load, on_pty, on_socket
+from sim.replay import Deviation, Recording, Replay, Replayed, Turn, load, on_pty, on_socket
 from sim.virtual_time import run as run_virtually
 from terminal.cli.reader_cards import facts_of
 
@@ -190,6 +194,35 @@ def test_the_first_deviation_ends_the_play_and_is_named(place: str) -> None:
         assert "tolerant" in caught.value.advice
 
     asyncio.run(main())
+
+
+def test_a_deviation_does_not_say_what_the_driver_has_sent() -> None:
+    """A PIN in two blocks of T=1: what the second holds can only be known from the first."""
+    envelope, verify = gemcore_frames.ENVELOPE, bytes.fromhex("00200080052412345678")
+    first, second = (
+        envelope.build(Message(Kind.XFR_BLOCK, i_block(number, inf, more=number == 0).encode()))
+        for number, inf in enumerate((verify[:6], verify[6:]))
+    )
+
+    class Sends:
+        def __init__(self) -> None:
+            self.frames = [first, second]
+
+        async def read(self) -> bytes:
+            return self.frames.pop(0)
+
+        async def write(self, data: bytes) -> None:
+            raise AssertionError("there is nothing to answer")
+
+        async def close(self) -> None:
+            raise AssertionError("the line is not the play's")
+
+    turns = (Turn(DIALECTS["gemcore"].language().masked(first)), Turn(envelope.build(Message(Kind.POWER_OFF))))
+    with pytest.raises(Deviation) as caught:
+        asyncio.run(Replay(Sends(), Recording("gemcore", (), turns)).run())
+    assert "power off" in str(caught.value)
+    assert "I(1)" in str(caught.value)
+    assert not re.search("12|34|56|78", str(caught.value))
 
 
 def test_what_comes_after_the_end_deviates_too() -> None:
