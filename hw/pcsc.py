@@ -99,9 +99,11 @@ class PcscReader(Reader):
         """Find the reader; raises LineError, and NotSupported without pyscard. See Reader."""
         if self._service is not None:
             return
+        closings = self._closings
         service = await Service.establish(load(), self.url)
         try:
             self.reader_name = await self._find(service)
+            self._check_wanted(closings)
         except BaseException:
             await service.close()
             raise

@@ -156,6 +156,7 @@ class Reader(ABC):
         self._whereabouts = Whereabouts(self._line)
         self._link: Link | None = None
         self._is_open = False
+        self._closings = 0
         self._wait: asyncio.Timeout | None = None
         self._cancelled = False
         self._lost = False
@@ -190,21 +191,29 @@ class Reader(ABC):
     async def open(self) -> None:
         """Open the line and wake the reader; raises LineError and BadAddress. Done already, it does nothing.
 
-        A USB device that went away is found by what it is, also where it came back under another name.
+        A USB device that went away is found by what it is, also where it came back under another name. Closed
+        meanwhile it raises LineGone.
         """
         if self._link is not None:
             return
+        closings = self._closings
         link = await open_link(self._whereabouts.now(), name=self.url)
         try:
             self._whereabouts.seen()
             await self._start(link)
+            self._check_wanted(closings)
         except BaseException as error:
             await link.close()
-            if isinstance(error, LineGone):
+            if isinstance(error, LineGone) and closings == self._closings:
                 self._tell_gone()
             raise
         self._link = link
         self._opened()
+
+    def _check_wanted(self, closings: int) -> None:
+        """What was closed since then is not to be open, with a line that nobody would let go of."""
+        if closings != self._closings:
+            raise LineGone(f"{self.url}: the reader was closed", advice="Open the reader again.")
 
     def _opened(self) -> None:
         """Count that the reader is open, and tell where it had been gone."""
@@ -216,6 +225,7 @@ class Reader(ABC):
 
     async def close(self) -> None:
         """Let go of the line; a wait under way ends with LineGone."""
+        self._closings += 1
         link, self._link = self._link, None
         self._is_open = False
         if link is not None:

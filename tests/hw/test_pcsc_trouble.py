@@ -147,6 +147,27 @@ def test_a_reader_that_was_named_in_full_is_the_same_one_under_another_number(
     asyncio.run(main())
 
 
+def test_a_reader_that_is_closed_while_it_is_looked_for_is_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        monkeypatch.setattr("hw.pcsc.RETURNS", 20.0)
+        async with plugged_in("pcsc://ACS*") as (service, reader, events):
+            wait = asyncio.create_task(taken(reader, None))
+            await until(service.waiting)
+            service.unplug(READER)
+            with pytest.raises(LineGone):
+                await wait
+            wait = asyncio.create_task(taken(reader, None))
+            await until(service.waiting)
+            await reader.close()
+            service.plug(READER)
+            with pytest.raises(LineGone, match="the reader was closed"):
+                await wait
+            assert service.contexts == 0
+            assert events == [ReaderGone]
+
+    asyncio.run(main())
+
+
 def test_a_reader_that_stays_away_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setattr("hw.pcsc.RETURNS", 0.05)

@@ -28,7 +28,7 @@ from hw.errors import (
     ReaderError,
     TimedOut,
 )
-from hw.reader import Address, Capabilities, Reader, open_reader, parse_address
+from hw.reader import Address, Capabilities, Reader, ReaderEvent, open_reader, parse_address
 from sim.reader.line import PtyLine
 from sim.reader.magstripe import FORMATS, Emulated, Fault, MagstripeEmulator, on_pty, on_socket, swipe_bytes
 from sim.reader.stripes import CARDS
@@ -260,6 +260,42 @@ def test_closing_the_reader_ends_the_wait() -> None:
             await reader.close()
             with pytest.raises(LineGone, match="the line is closed"):
                 await wait
+
+    asyncio.run(main())
+
+
+def test_what_is_closed_while_it_is_opened_is_not_open() -> None:
+    """As a reader that is looked for again when its terminal ends: the port is another's to open, at once."""
+    starts, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(Reader):
+        @property
+        def capabilities(self) -> Capabilities:
+            return Capabilities()
+
+        async def _start(self, link: object) -> None:
+            starts.set()
+            await goes_on.wait()
+
+        async def _next_card(self, link: object) -> Card:
+            raise AssertionError("nobody waits any more")
+
+    async def main() -> None:
+        told: list[ReaderEvent] = []
+        async with on_pty() as emulated:
+            reader = Slow(parse_address(emulated.url))
+            reader.on_event = told.append
+            wait = asyncio.create_task(reader.wait_for_card(None))
+            await starts.wait()
+            await reader.close()
+            goes_on.set()
+            with pytest.raises(LineGone, match="the reader was closed"):
+                await wait
+            async with open_reader(emulated.url):  # which nobody else holds
+                pass
+            await reader.open()
+            await reader.close()
+        assert told == []
 
     asyncio.run(main())
 
