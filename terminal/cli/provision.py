@@ -60,6 +60,12 @@ def provision(
     """
     document = _document(source)
     settings_file.check_url(url)
+    if credentials and not credentials.exists():
+        raise click.BadParameter(f"there is no {str(credentials)!r}", param_hint="--credentials")
+    if reader:
+        from hw.reader import open_reader
+
+        open_reader(reader)  # refuses what names none, before anything is made
     if (common.home / terminal_home.VAULT_FILE).exists():
         raise KeystoreError(
             f"{common.home} holds a terminal already", advice="Take another --home, or move this one away."

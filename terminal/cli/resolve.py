@@ -128,7 +128,7 @@ def _wanted(journal: Journal, payment_id: str | None, reference: str | None) -> 
         if not journal.knows(payment_id):
             raise PaymentRefused(
                 f"this terminal knows no payment {payment_id!r}",
-                advice="`till journal --json` shows their ids; a charge has your own --reference too.",
+                advice="`till journal --json` shows their ids; for a charge, --reference and your own name do too.",
             )
         return journal.payment(payment_id)
     return finding.charge(journal, reference or "")

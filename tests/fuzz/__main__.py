@@ -15,6 +15,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+DRIVERS = ("acs", "gemcore", "magstripe", "pn532", "vivopay", "vivopay-contact", "vivopay-apdu")
+"""The names of ``tests.fuzz.targets.TARGETS``, which is imported once its imports are watched."""
+
 SEEDS = 60
 """Random inputs, of 4 to 181 bytes, that it begins with."""
 
@@ -23,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="scripts/fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("driver", help="acs, gemcore, magstripe, pn532, vivopay, vivopay-contact or vivopay-apdu")
+    parser.add_argument("driver", choices=DRIVERS)
     parser.add_argument("--seconds", type=int, default=60, help="how long (60)")
     parser.add_argument("--corpus", type=Path, default=Path(".fuzz"), help="where inputs are kept (.fuzz)")
     parser.add_argument("--replay", action="store_true", help="run what was kept, and no more")
@@ -52,7 +55,10 @@ def replay(driver: str, folder: Path) -> None:
 
 def fuzz(driver: str, folder: Path, seconds: int) -> None:
     """Never comes back: libFuzzer ends the process, and prints its figures before."""
-    atheris: Any = __import__("atheris")
+    try:
+        atheris: Any = __import__("atheris")
+    except ModuleNotFoundError:
+        sys.exit("scripts/fuzz needs what is not installed here: .venv/bin/python -m pip install atheris")
     with atheris.instrument_imports(include=["hw"]):
         from tests.fuzz.targets import TARGETS, one_input
     corpus = folder / "corpus"

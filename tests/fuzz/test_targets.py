@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from random import Random
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 import hw.reader
 from hw.errors import FramingError
 from hw.wire import Wire
+from tests.fuzz.__main__ import DRIVERS, main
 from tests.fuzz.line import Script
 from tests.fuzz.targets import TARGETS, framed, one_input
 
@@ -75,3 +77,19 @@ def test_a_script_is_taken_byte_by_byte_and_then_says_nothing():
     script = Script(b"\x01\x02ab\x05cd")
     assert (script.byte(), script.text(), script.over) == (1, b"ab", False)
     assert (script.text(), script.over, script.byte(), script.text()) == (b"cd", True, 0, b"")
+
+
+def test_the_command_knows_the_names_of_the_targets(monkeypatch, tmp_path, capsys):
+    assert set(DRIVERS) == set(TARGETS)
+    monkeypatch.setattr(sys, "argv", ["fuzz", "pn53", "--corpus", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "vivopay-apdu" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_fuzzer_the_command_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["fuzz", "pn532", "--corpus", str(tmp_path)])
+    monkeypatch.setitem(sys.modules, "atheris", None)
+    with pytest.raises(SystemExit, match="pip install atheris"):
+        main()

@@ -147,6 +147,29 @@ def test_provision_refuses_a_document_without_end(
     assert "longer than" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--reader", "/dev/ttyUSB0"], 5, "a reader's URL begins with its driver"),
+        (["--reader", "punchcard:///dev/ttyUSB0"], 5, "there is no driver named 'punchcard'"),
+        (["--credentials", "nowhere"], 2, "there is no 'nowhere'"),
+    ],
+)
+def test_provision_makes_nothing_with_a_reader_or_a_secret_that_is_none(
+    words: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    device: Path,
+    credentials: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = ["provision", "--from", str(device), "--host", NOBODY, "--home", str(tmp_path / "new")]
+    assert main([*asked, "--credentials", str(credentials), *words]) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_document_that_is_none_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "README.md"
     path.write_text("# canary horse")
