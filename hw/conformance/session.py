@@ -63,7 +63,7 @@ class Bench:
     def _look_at(self, report: str | None) -> None:
         """Nobody is to present cards for a report that can then not be written."""
         try:
-            if report is not None:
+            if report:
                 Path(report).open("a").close()
         except OSError as error:
             raise pytest.UsageError(f"--reader-report {report}: {error.strerror}") from None
