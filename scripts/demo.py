@@ -224,6 +224,9 @@ def main() -> int:
         except (Failed, OSError) as error:
             print(f"the demo stopped: {error}", file=sys.stderr)
             return 1
+        except KeyboardInterrupt:
+            print("the demo was interrupted", file=sys.stderr)
+            return 130
     if wanted.json:
         print(json.dumps(result), flush=True)
     return 0 if result["activated"] and result["journal_equals_ledger"] else 1

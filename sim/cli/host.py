@@ -44,17 +44,23 @@ def host(listen: str, data: Path | None, seed: int | None, faults: Path | None) 
     log.guard_last_resort()
     name, port = _address(listen)
     with ExitStack() as stack:
+        rules = _rules(faults) if faults else []
         try:
-            rules = _rules(faults) if faults else []
             listener = stack.enter_context(bind(name, port))
+        except OSError as error:
+            why = f"cannot listen on {listen}: {error.strerror or error}"
+            raise click.ClickException(f"{why}\n`--listen 127.0.0.1:0` takes a port that is free.") from None
+        try:
             if data is None:
                 data = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="till-host-")))
                 click.echo(f"no --data: the ledger is in {data} and will be removed at the end", err=True)
             app = stack.enter_context(open_host(data, seed=seed, rules=rules))
-        except (HsmError, InUse, LedgerError) as error:
+        except InUse as error:
+            raise click.ClickException(f"{error}\nEnd that host, or take another --data.") from None
+        except (HsmError, LedgerError) as error:
             raise click.ClickException(str(error)) from None
         except OSError as error:
-            raise click.ClickException(f"cannot listen on {listen} or use {data}: {error}") from None
+            raise click.ClickException(f"cannot use {data}: {error.strerror or error}") from None
         shown = f"[{name}]" if ":" in name else name
         port = listener.getsockname()[1]
 

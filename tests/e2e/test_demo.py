@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from scripts.demo import Demo
+from scripts.demo import Demo, main
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +28,16 @@ def test_the_demo_ends_with_what_it_did_as_one_object():
     assert len(told["cancels"]) == 1
     assert told["journal_equals_ledger"] is True
     assert done.stdout.count("\033") == 0
+
+
+def test_interrupted_it_says_so_and_no_more(monkeypatch, capsys):
+    def stopped(demo):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Demo, "run", stopped)
+    monkeypatch.setattr(sys, "argv", ["scripts/demo"])
+    assert main() == 130
+    assert capsys.readouterr().err == "the demo was interrupted\n"
 
 
 def test_one_altered_row_of_the_ledger_is_seen(tmp_path):

@@ -70,7 +70,7 @@ def test_a_ledger_that_outlives_a_sigkill(tmp_path: Path) -> None:
         assert shown["terminal_id"] == device["terminal_id"]
         second = CliRunner().invoke(host, ["--data", str(data)])
         assert second.exit_code == 1
-        assert "in use by another host" in second.output
+        assert "in use by another host\nEnd that host" in second.output
     assert os.stat(data).st_mode & 0o777 == 0o700
 
 
@@ -121,8 +121,16 @@ def test_an_address_that_is_none(listen: str) -> None:
 def test_a_port_that_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = CliRunner().invoke(host, ["--listen", f"127.0.0.1:{taken.getsockname()[1]}"])
+        assert result.exit_code == 1
+        assert "Address already in use\n`--listen 127.0.0.1:0`" in result.output
+
+
+def test_a_folder_that_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_text("")
+    result = CliRunner().invoke(host, ["--data", str(file / "below")])
     assert result.exit_code == 1
-    assert "cannot listen" in result.output
+    assert f"cannot use {file / 'below'}: " in result.output
 
 
 def test_a_fault_file_with_a_typo(tmp_path: Path) -> None:
