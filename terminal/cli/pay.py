@@ -106,7 +106,11 @@ def charge(
 def refund(
     common: Common, charge_id: str | None, amount: str | None, reference: str | None, minor: int | None, reason: str
 ) -> int:
-    """Give back AMOUNT of a charge, or all that is left of it."""
+    """Give back AMOUNT of a charge, or all that is left of it.
+
+    After 4 run it again, with the same amount and reason: it goes on with the refund that there is. After 0 the
+    same words are another refund.
+    """
     from terminal.cli.prompts import secret_of
     from terminal.cli.session import load, with_terminal
 
