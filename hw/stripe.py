@@ -36,6 +36,11 @@ class Track:
     data: frozenset[str]
 
     @property
+    def mask(self) -> int:
+        """The data bits of a character, all set."""
+        return (1 << self.data_bits) - 1
+
+    @property
     def longest_data(self) -> int:
         """Characters between the sentinels, at most."""
         return self.longest - 3
@@ -55,10 +60,12 @@ TRACK_3 = Track(3, ";", 4, 0x30, 107, _DIGITS | frozenset(":<=>"))
 def lrc(track: Track, data: str) -> str:
     """The longitudinal redundancy check, as the character that a reader sends for it.
 
-    Each data bit is the even parity of that bit in all characters from start to end sentinel.
+    Each data bit is the even parity of that bit in all characters from start to end sentinel; of a character that
+    the track cannot hold, as a bent line may give it, only the data bits count.
     """
     recorded = track.start + data + END_SENTINEL
-    return chr(track.base + reduce(xor, (ord(character) - track.base for character in recorded)))
+    parity = reduce(xor, (ord(character) - track.base for character in recorded))
+    return chr(track.base + (parity & track.mask))
 
 
 def record(track: Track, data: str) -> bytes:
@@ -81,10 +88,9 @@ def play(track: Track, recorded: bytes) -> str:
 
 def decode(track: Track, recorded: bytes) -> tuple[str, str]:
     """The data and the LRC of a track, of which only parity and sentinels were checked; raises BadSwipe."""
-    mask = (1 << track.data_bits) - 1
-    if any(_with_parity(byte & mask, track.data_bits) != byte for byte in recorded):
+    if any(_with_parity(byte & track.mask, track.data_bits) != byte for byte in recorded):
         raise BadSwipe(f"track {track.number} has a parity error")
-    text = "".join(chr(track.base + (byte & mask)) for byte in recorded)
+    text = "".join(chr(track.base + (byte & track.mask)) for byte in recorded)
     if len(text) < 3 or text[0] != track.start or text[-2] != END_SENTINEL:
         raise BadSwipe(f"track {track.number} has lost a sentinel")
     return text[1:-2], text[-1]

@@ -249,7 +249,19 @@ def test_only_typed_errors_come_out_and_nothing_piles_up(data: list[bytes], make
             parse(message, make)
 
 
-@given(message=st.binary(max_size=MAX_MESSAGE) | garbage, make=st.sampled_from(["auto", *FRAMES]))
+printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x5F), max_size=20).map(str.encode)
+shaped = st.builds(
+    lambda tracks, end: b"".join(map(b"".join, tracks)) + end,
+    st.lists(
+        st.tuples(st.sampled_from([b"%", b";", b"+"]), printable, st.just(b"?"), printable.map(lambda p: p[:1]))
+    ),
+    st.sampled_from([b"", b"\r", b"\x03"]),
+)
+"""Like a swipe, of any characters whatever."""
+
+
+@given(message=st.binary(max_size=MAX_MESSAGE) | garbage | shaped, make=st.sampled_from(["auto", *FRAMES]))
+@example(message=b"; @P?0\x03", make="uic")
 def test_any_message_is_a_card_or_a_typed_error(message: bytes, make: str) -> None:
     with suppress(CardError, FramingError):
         parse(message, make)

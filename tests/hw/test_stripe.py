@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import reduce
 from operator import xor
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hw.errors import BadSwipe, CardError
@@ -54,8 +55,7 @@ def test_what_is_recorded_plays_again(track: Track, data: st.DataObject) -> None
     assert play(track, recorded) == text
     assert all(byte.bit_count() % 2 == 1 for byte in recorded)
     assert len(recorded) <= track.longest
-    mask = (1 << track.data_bits) - 1
-    assert reduce(xor, recorded) & mask == 0  # what an LRC is for: each column is even
+    assert reduce(xor, recorded) & track.mask == 0  # what an LRC is for: each column is even
 
 
 @given(track=st.sampled_from(TRACKS), data=st.data())
@@ -116,6 +116,15 @@ def test_an_lrc_is_right_or_a_card_error() -> None:
     for wrong in ("5", "", "44", "<"):
         with pytest.raises(CardError, match="track 2 fails its LRC"):
             check_lrc(TRACK_2, "123", wrong)
+
+
+@given(track=st.sampled_from(TRACKS), data=st.text(st.characters(max_codepoint=0x7F)), found=st.text(max_size=1))
+@example(track=TRACK_2, data=" i", found="0")  # below the track's characters, and above them
+def test_whatever_stands_on_a_track_its_lrc_is_a_character(track: Track, data: str, found: str) -> None:
+    assert 0 <= ord(lrc(track, data)) - track.base <= track.mask
+    with suppress(BadSwipe):
+        check_lrc(track, data, found)
+        assert found == lrc(track, data)
 
 
 def test_a_card_of_both_tracks() -> None:
