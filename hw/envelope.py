@@ -144,6 +144,7 @@ class _Reading:
         self._asked = Kind.GET_SLOT_STATUS
         self._blocks = False  # T=1 is spoken
         self._goes_on = False  # the card has not said all of its answer yet
+        self._end = b""  # how its blocks ended so far: the status words may be in two of them
         self._chained = False  # nor we of our command
         self._last: Block | None = None  # of ours with information
         self._later = False  # whether that was not the first of its command
@@ -217,7 +218,9 @@ class _Reading:
             return bytes(len(data)), ""
         if not block.is_i:
             return data, str(block)
-        goes_on, self._goes_on = self._goes_on, block.more or is_in_part(block.inf, self._goes_on)
+        end = (self._end + block.inf)[-3:]
+        self._end = end if block.more else b""
+        goes_on, self._goes_on = self._goes_on, block.more or is_in_part(end, self._goes_on)
         inf = _piece(block.inf) if goes_on or self._goes_on else masked_response(block.inf)
         words = piece_words(len(inf), more=True) if block.more else response_words(inf)
         return Block(block.pcb, inf, block.nad).encode(), f"I({block.number}) {words}"

@@ -48,6 +48,7 @@ class _Spoken:
     def __init__(self) -> None:
         self._going_on: dict[int, bool] = {}
         self._in_part = False  # the card has not said all of its answer yet
+        self._end = b""  # how the frames of its answer ended so far: its status words may be in two of them
 
     def read(self, frame: bytes) -> tuple[bytes, str]:
         """The same frame with nobody's card data in it, and what it says."""
@@ -86,8 +87,10 @@ class _Spoken:
             in_part = self._in_part or is_in_part(apdu, begun=False)
             rest = bytes(len(apdu[:-2])) + apdu[-2:] if in_part else masked_response(apdu)
             words = response_words(rest)
-        if is_apdu and sender != FROM_HOST and not more:
-            self._in_part = is_in_part(apdu, begun or self._in_part)
+        if is_apdu and sender != FROM_HOST:
+            self._end = (self._end + apdu)[-3:]
+            if not more:
+                self._in_part, self._end = is_in_part(self._end, begun or self._in_part), b""
         elif is_apdu and sender == FROM_HOST and apdu and not begun:  # an empty one asks for the next frame
             self._in_part = self._in_part and asks_for_more(apdu)
         if not is_apdu:

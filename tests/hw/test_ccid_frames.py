@@ -339,6 +339,18 @@ def test_the_last_piece_of_an_answer_may_look_whole(t1: bool, between: str) -> N
     assert whole[:4] == b"\x70\0\x90\0"
 
 
+def test_where_the_rest_of_an_answer_is_may_be_said_in_two_blocks() -> None:
+    def said(number: int, inf: bytes, *, more: bool = False) -> Message:
+        return block(1, i_block(number, inf, more=more).encode())
+
+    asked = [
+        xfr(1, i_block(number, apdu).encode()) for number, apdu in enumerate((bytes.fromhex("00B2010C00"), REST))
+    ]
+    answers = [said(0, b"\x57\x13\x61", more=True), xfr(1, r_block(1).encode()), said(1, b"\x13")]
+    shown = traced(GEM, asked[0], *answers, asked[1], said(0, TAIL + b"\x90\0"))
+    assert Block.decode(shown[-1].data).inf == bytes(19) + b"\x90\0"
+
+
 @given(envelope=ENVELOPES, frames=st.lists(st.binary(max_size=40) | MESSAGES, max_size=10))
 def test_a_trace_fails_on_nothing(envelope: Envelope, frames: list[bytes | Message]) -> None:
     language = envelope.language()

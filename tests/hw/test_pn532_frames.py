@@ -339,6 +339,20 @@ def test_a_card_that_says_where_the_rest_of_its_answer_is_shows_nothing_of_it(ra
     assert shown[-1] == b"\x70\0\x90\0"
 
 
+def test_where_the_rest_of_an_answer_is_may_be_said_in_two_frames():
+    track = bytes.fromhex("4111111111111111D28122011234567890123F")
+    says = [
+        command(0x40, b"\1" + bytes.fromhex("00B2010C00")),
+        answer(0x40, b"\x40\x57\x13\x61"),
+        command(0x40, b"\1"),
+        answer(0x40, b"\0\x13"),
+        command(0x40, b"\1" + bytes.fromhex("00C0000013")),
+        answer(0x40, b"\0" + track + b"\x90\0"),
+    ]
+    spoken = language()
+    assert [parse(spoken.masked(one))[3:] for one in says][-1] == bytes(19) + b"\x90\0"
+
+
 @given(st.lists(st.binary(max_size=80) | payloads.map(build), max_size=5))
 def test_telling_and_masking_never_fail_and_keep_the_size(some):
     spoken = language()
