@@ -34,7 +34,8 @@ HELD_BACK: Final = 0.014, 0.040
 _CABLE: Final = "Try a shorter or shielded cable, another port or adapter, and a lower speed."
 _LATENCY: Final = "An adapter seems to hold bytes back for 16 ms: set its latency timer (docs/wiring.md)."
 
-_TAKE_AWAY: Final = "a card was there already; take it away, and test again with --no-card"
+_TAKE_AWAY: Final = "a card was there already; take it away, and test again, with --no-card"
+_WITHOUT: Final = "a card was there; take it away, and test again"
 
 _DIRECTORIES: Final = {EntryMode.CHIP: b"1PAY.SYS.DDF01", EntryMode.CONTACTLESS: b"2PAY.SYS.DDF01"}
 
@@ -100,6 +101,12 @@ def _shown(value: object) -> str:
     return str(value)
 
 
+def invitation(reader: Reader) -> str:
+    """What to tell a person who has a card for it."""
+    can = reader.capabilities
+    return "Present a card now, and leave it there." if can.contact or can.contactless else "Swipe a card now."
+
+
 async def greet(card: ChipCard) -> str:
     """Ask a chip for its directory of payment applications; what it says, in words. Raises as a card does."""
     response = await card.transmit(Command(0x00, 0xA4, 0x04, 0x00, _DIRECTORIES[card.entry_mode], 256))
@@ -133,6 +140,7 @@ class SelfTest:
         self._reader, self._clock, self._card_seconds = reader, clock, card_seconds
         self._tell, self._shown, self._read = tell, shown, read
         self._card: Card | None = None
+        self._take_away = _WITHOUT if card_seconds is None else _TAKE_AWAY
         can = [name.replace("_", " ") for name, value in asdict(reader.capabilities).items() if value]
         self.report = Report(reader.url, parse_address(reader.url).driver, tuple(can))
 
@@ -191,7 +199,7 @@ class SelfTest:
             return "no card came, and that was told on time"
         except CardError as error:
             raise _NotTried(f"a card was there: {error}") from None
-        raise _NotTried(_TAKE_AWAY)
+        raise _NotTried(self._take_away)
 
     async def _calls_off(self) -> str:
         """By the first look for a card: whatever the reader is told, it has been told by then."""
@@ -206,10 +214,10 @@ class SelfTest:
             raise _NotTried(f"a card was there: {error}") from None
         finally:
             wait.cancel()
-        raise _NotTried(_TAKE_AWAY)
+        raise _NotTried(self._take_away)
 
     async def _card_comes(self) -> str:
-        self._tell("Present a card now, and leave it there.")
+        self._tell(invitation(self._reader))
         self._card = await self._reader.wait_for_card(self._card_seconds)
         return _described(self._card)
 

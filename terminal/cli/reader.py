@@ -155,6 +155,7 @@ def trace(common: Common, url: str, file: IO[str], timeout: float) -> None:
     """
     from hw.card import ChipCard
     from hw.reader import open_reader
+    from hw.selftest import invitation
     from hw.trace import Tracer
     from terminal.cli.reader_cards import facts_of, in_words
 
@@ -164,7 +165,7 @@ def trace(common: Common, url: str, file: IO[str], timeout: float) -> None:
 
     async def record() -> dict[str, Any]:
         async with reader:
-            click.echo("Present a card now, and leave it there.", err=True)
+            click.echo(invitation(reader), err=True)
             card = await reader.wait_for_card(timeout)
             try:
                 return await facts_of(card)

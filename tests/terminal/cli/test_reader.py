@@ -133,7 +133,8 @@ def test_the_self_test_reports_and_ends_with_0_where_all_is_well(
     with running("emulate", reader, way) as url:
         assert main(["reader", "test", url]) == 0
         captured = capsys.readouterr()
-        assert captured.err == "Present a card now, and leave it there.\n"
+        asked = "Swipe a card now." if way == "--swipe" else "Present a card now, and leave it there."
+        assert captured.err == f"{asked}\n"
         assert captured.out.endswith("everything passed\n")
         assert f"reader        {url}\n" in captured.out
         assert NUMBER not in captured.out
