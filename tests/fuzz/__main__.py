@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-DRIVERS = ("acs", "gemcore", "magstripe", "pn532", "vivopay", "vivopay-contact", "vivopay-apdu")
+DRIVERS = ("acs", "gemcore", "magstripe", "magstripe-setup", "pn532", "vivopay", "vivopay-contact", "vivopay-apdu")
 """The names of ``tests.fuzz.targets.TARGETS``, which is imported once its imports are watched."""
 
 SEEDS = 60

@@ -138,6 +138,13 @@ TARGETS: Mapping[str, Target] = {
         (magstripe.Framer,),
         _none,
     ),
+    "magstripe-setup": Target(
+        ("magstripe:///dev/fuzz?setup=idtech", "magstripe:///dev/fuzz?format=idtech&setup=idtech"),
+        lambda line, _: MagstripeEmulator(line, "idtech"),
+        _swiped,
+        (magstripe.Framer,),
+        _none,
+    ),
     "pn532": Target(
         ("pn532:///dev/fuzz", "pn532:///dev/fuzz?chip_baud=921600"),
         lambda line, _: Pn532Emulator(line),
