@@ -165,7 +165,7 @@ class Tables:
         order in which they began. ``name``: the reference or the host's id that all of them bear."""
         found = [known for known in self._read(where, values) if known.payment.id not in self._tail]
         found += filter(fits, self._tail.named(name) if name else self._tail.values())
-        return sorted(found, key=lambda known: known.begun) if len(found) > 1 else found
+        return sorted(found, key=lambda known: known.begun)
 
     def latest(self) -> Iterator[Known]:
         """The latest payments, the last first; at most ``RECENT``. Nothing may be written meanwhile."""

@@ -101,13 +101,15 @@ def provision(
 
 
 def _document(source: BinaryIO) -> terminal_home.DeviceDocument:
-    advice = "Give --from the file that the host's operator has handed over for this device."
     text = source.read(LARGEST_DOCUMENT + 1)
-    if len(text) > LARGEST_DOCUMENT:
-        raise SettingsError(
-            f"{source.name}: the device document is longer than {LARGEST_DOCUMENT} bytes", advice=advice
-        )
-    try:
-        return terminal_home.parse_document(text)
-    except SettingsError as error:
-        raise SettingsError(f"{source.name}: {error}", advice=advice) from None
+    refused = f"the device document is longer than {LARGEST_DOCUMENT} bytes"
+    if len(text) <= LARGEST_DOCUMENT:
+        try:
+            return terminal_home.parse_document(text)
+        except SettingsError as error:
+            refused = str(error)
+    del text  # a traceback that shows locals is no place for it
+    raise SettingsError(
+        f"{source.name}: {refused}",
+        advice="Give --from the file that the host's operator has handed over for this device.",
+    )
