@@ -10,6 +10,7 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -21,11 +22,21 @@ def program(name: str) -> str:
     """The path of a peer. Without it the test is skipped, or, where TILL_REQUIRE_PEERS is set, fails."""
     found = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin")
     if found is None:
-        missing = f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}"
-        if os.environ.get("TILL_REQUIRE_PEERS"):
-            pytest.fail(missing)
-        pytest.skip(missing)
+        _missing(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
     return found
+
+
+def full_disk() -> str:
+    """The path of a file that never has room, as Linux has one; elsewhere as for a program that is missing."""
+    if not Path("/dev/full").exists():
+        _missing("there is no /dev/full: only Linux has a disk that is always full")
+    return "/dev/full"
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("TILL_REQUIRE_PEERS"):
+        pytest.fail(what)
+    pytest.skip(what)
 
 
 @contextlib.asynccontextmanager

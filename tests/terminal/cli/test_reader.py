@@ -17,6 +17,7 @@ from hw.errors import LineError
 from hw.finding import Port
 from terminal.cli.entry import main
 from tests.hil.emulated import environment, running
+from tests.hw.peers import full_disk
 
 TILL = (sys.executable, "-m", "terminal.cli.entry")
 NUMBER = "4761739001010119"
@@ -239,10 +240,9 @@ def test_what_a_trace_cannot_have(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["reader", "trace", f"magstripe://{silent}", str(tmp_path / "no" / "file")]) == 2
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
 def test_a_trace_that_is_not_written_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with running("emulate", "pn532", "--tap") as url:
-        assert main(["reader", "trace", url, "/dev/full"]) == 2
+        assert main(["reader", "trace", url, full_disk()]) == 2
     told = capsys.readouterr()
     assert "/dev/full: the trace is not whole: No space left on device" in told.err
     assert "frames in" not in told.out
